@@ -1,0 +1,106 @@
+"""params.yaml, typed and frozen: the single file of values that a run depends on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from mixdpo.config.base import Name, Natural, Section
+from mixdpo.config.data import AnnotatedPairs, Cleaning, Preferences, Source, Splits, Validation
+from mixdpo.config.models import SFT, Candidates, Device, Rewards
+from mixdpo.config.policy import Evaluation, Policy, Registry, Training
+from mixdpo.errors import ConfigError
+
+SCHEMA = 1
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    schema_version: Annotated[Literal[1], Field(alias="schema")]
+    profile: Name
+    seed: Natural
+    inputs: str  # directory of the files that this profile reads; every path below is relative to it
+    compute: Device
+    source: Source
+    cleaning: Cleaning
+    splits: Splits
+    validation: Validation
+    rewards: Rewards
+    sft: SFT
+    candidates: Candidates
+    preferences: Preferences
+    training: Training
+    policies: dict[Name, Policy] = Field(min_length=1)
+    evaluation: Evaluation
+    registry: Registry
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Params:
+        known = set(self.rewards.dimensions)
+        for name, style in self.preferences.styles.items():
+            if unknown := set(style.weights) - known:
+                raise ValueError(
+                    f"preferences.styles.{name} weighs {', '.join(sorted(unknown))}, but rewards.dimensions has only "
+                    f"{', '.join(sorted(known))}; correct the name or add the dimension"
+                )
+        if self.registry.policy not in self.policies:
+            raise ValueError(
+                f"registry.policy is {self.registry.policy}, but policies has {', '.join(self.policies)}; name one"
+            )
+        if isinstance(self.preferences.source, AnnotatedPairs):
+            needed = self.preferences.annotators.pairs
+            if needed < self.validation.min_pairs_per_annotator:
+                raise ValueError(
+                    f"preferences.annotators.pairs is {needed}, below validation.min_pairs_per_annotator "
+                    f"{self.validation.min_pairs_per_annotator}: all would be refused; raise pairs"
+                )
+        return self
+
+
+def parse_params(values: Any, origin: str = "params.yaml") -> Params:
+    """Type and check the values of a params.yaml.
+
+    Raises:
+        ConfigError: names every faulty key, what was expected, what was given.
+    """
+    if not isinstance(values, dict):
+        raise ConfigError(f"{origin}: expected a mapping of sections, got {type(values).__name__}; see profiles/")
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        faults = "\n".join(f"  {_describe(fault)}" for fault in error.errors(include_url=False))
+        raise ConfigError(
+            f"{origin} does not fit:\n{faults}\nThe profiles in profiles/ are complete, valid examples."
+        ) from None
+
+
+def load_params(path: Path) -> Params:
+    """Read params.yaml. Raises ConfigError where it is missing, not YAML, or wrong."""
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist; run this in the project's directory, or `mixdpo profile use demo`")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from None
+    return parse_params(values, str(path))
+
+
+def _describe(fault: Any) -> str:
+    """One line a fault: key, what is wrong, remedy."""
+    # pydantic puts the chosen variant of a union ('embedded', 'files') into the path; users know only keys
+    key = ".".join(str(part) for part in fault["loc"]) or "(top level)"
+    kind, given = fault["type"], fault.get("input")
+    if kind == "extra_forbidden":
+        return f"{key}: unknown key; remove it or correct its spelling"
+    if kind == "missing":
+        return f"{key}: missing; add it (null where it is to be empty and may be)"
+    if kind == "value_error":
+        return f"{key}: {fault['ctx']['error']}"
+    return f"{key}: {fault['msg']}, got {given!r}; change the value"
+
+
+__all__ = ["Params", "load_params", "parse_params"]

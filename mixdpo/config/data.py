@@ -1,0 +1,150 @@
+"""params.yaml: where reviews and preferences come from, how they are cleaned, split and checked."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from mixdpo.config.base import Count, Fraction, Name, Natural, NonNegative, Positive, Section
+
+
+class ReviewColumns(Section):
+    """Which column of a source holds what; null where it has none."""
+
+    text: str
+    label: str | None  # 0 or 1, or a name that `labels` of the set translates
+    stars: str | None  # 1 to 5
+    user: str | None
+    metadata: tuple[str, ...]  # kept as they are, in the JSON column
+
+
+class ReviewSet(Section):
+    """One table of reviews: files on this machine or a data set of the Hub."""
+
+    domain: Name
+    columns: ReviewColumns
+    labels: dict[str, Literal[0, 1]] | None  # translation of label values; null where they are 0 and 1 already
+    limit: Count | None  # at most so many rows, chosen by hash; null takes all
+
+
+class FileSet(ReviewSet):
+    paths: tuple[str, ...] = Field(min_length=1)  # globs below `inputs`; .parquet, .csv, .jsonl
+
+
+class HubSet(ReviewSet):
+    dataset: str
+    config: str | None
+    split: str
+    revision: str
+
+
+class EmbeddedSource(Section):
+    """Reviews from the project's own generator, whose properties are known (mixdpo.data.embedded)."""
+
+    kind: Literal["embedded"]
+    reviews: Count
+    users: Count
+    seed: Natural
+
+
+class FilesSource(Section):
+    kind: Literal["files"]
+    sets: tuple[FileSet, ...] = Field(min_length=1)
+
+
+class HubSource(Section):
+    kind: Literal["hub"]
+    sets: tuple[HubSet, ...] = Field(min_length=1)
+
+
+Source = Annotated[EmbeddedSource | FilesSource | HubSource, Field(discriminator="kind")]
+
+
+class Cleaning(Section):
+    min_words: Count
+    max_words: Count  # longer reviews are cut there, at a sentence end where one is near
+    near_duplicate: Annotated[float, Field(gt=0, le=1)] | None  # Jaccard similarity of 5-word shingles; null keeps all
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Cleaning:
+        if self.min_words > self.max_words:
+            raise ValueError(f"min_words {self.min_words} is above max_words {self.max_words}; lower it")
+        return self
+
+
+class Splits(Section):
+    validation: Fraction
+    test: Fraction
+
+    @model_validator(mode="after")
+    def _leaves_training_data(self) -> Splits:
+        if self.validation + self.test > 0.9:
+            raise ValueError("validation + test is above 0.9, which leaves next to nothing to train on; lower them")
+        return self
+
+
+class Validation(Section):
+    """When a gate stops instead of putting bad rows aside."""
+
+    max_bad_fraction: Fraction  # of rows that may go to quarantine
+    min_reviews: Count
+    min_class_fraction: Fraction  # of the rarer sentiment label among labelled reviews
+    min_pairs_per_annotator: Count
+
+
+class AnnotatedPairs(Section):
+    """Pairs labelled here: annotators with styles compare scored candidates."""
+
+    kind: Literal["annotated"]
+
+
+class PreferenceColumns(Section):
+    prompt: str
+    chosen: str
+    rejected: str
+    annotator: str | None  # null: every pair is its own annotator
+    style: str | None  # known taste of the annotator, used in evaluation only
+    domain: str | None
+    split: str | None  # null: by hash of the prompt
+    metadata: tuple[str, ...]
+
+
+class PreferenceFiles(Section):
+    """The second door: ready preference data."""
+
+    kind: Literal["files"]
+    paths: tuple[str, ...] = Field(min_length=1)
+    columns: PreferenceColumns
+    limit: Count | None
+
+
+class Style(Section):
+    """What one kind of annotator likes."""
+
+    weights: dict[Name, float]  # of the standardised reward scores; negative dislikes
+    share: Positive  # of annotators, relative to the other styles
+    domains: dict[Name, Positive] | None  # how often they judge each domain, relative; null: as prompts come
+
+    @model_validator(mode="after")
+    def _likes_something(self) -> Style:
+        if not any(self.weights.values()):
+            raise ValueError("all weights are 0, so this style has no preference; give one a value")
+        return self
+
+
+class Annotators(Section):
+    """A made population: who labels what in each split. Annotators of one split label no pair of another."""
+
+    train: Count
+    validation: Count
+    test: Count
+    pairs: Count  # labelled by each
+    noise: Annotated[float, Field(ge=0, lt=0.5)]  # probability that a label is flipped
+    min_gap: NonNegative  # pairs closer than this in utility (standard deviations) are not asked
+
+
+class Preferences(Section):
+    source: Annotated[AnnotatedPairs | PreferenceFiles, Field(discriminator="kind")]
+    annotators: Annotators
+    styles: dict[Name, Style] = Field(min_length=1)

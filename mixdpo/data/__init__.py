@@ -1,0 +1,1 @@
+"""Where text comes from, what a table must look like, and the gates that check it."""

@@ -1,0 +1,49 @@
+"""Everything a user can cause, and nothing else.
+
+MixDPOError
+├─ ConfigError        params.yaml or the command line is wrong (exit code 2)
+├─ DataError          a file, column or row is not what it should be
+│  └─ ValidationStop  a validation gate refused the table
+├─ ModelError         a model, tokenizer or hub does not fit or cannot be reached
+├─ TrainingError      training cannot go on (non-finite values, stale inputs)
+├─ StorageError       the disk is full or not writable
+└─ RegistryError      a version is absent, taken, or does not match its digest
+
+Each message says what was expected, what was found, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class MixDPOError(Exception):
+    """Base of all errors that a user can cause; `exit_code` is what the CLI returns."""
+
+    exit_code = 1
+
+
+class ConfigError(MixDPOError):
+    exit_code = 2
+
+
+class DataError(MixDPOError):
+    pass
+
+
+class ValidationStop(DataError):
+    pass
+
+
+class ModelError(MixDPOError):
+    pass
+
+
+class TrainingError(MixDPOError):
+    pass
+
+
+class StorageError(MixDPOError):
+    pass
+
+
+class RegistryError(MixDPOError):
+    pass

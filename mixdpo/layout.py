@@ -1,0 +1,94 @@
+"""Where every stage reads and writes: the only place that knows a path. `dvc.yaml` repeats it, a test compares them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+TABLES = ("reviews", "scores", "preferences")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All paths of one project directory (`root` holds params.yaml and dvc.yaml)."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    # stage prepare
+    @property
+    def prepared_reviews(self) -> Path:
+        return self.data / "prepared" / "reviews.parquet"
+
+    # stages annotate and preferences write these; stage validate reads them
+    @property
+    def annotated_scores(self) -> Path:
+        return self.data / "annotated" / "scores.parquet"
+
+    @property
+    def labelled_preferences(self) -> Path:
+        return self.data / "labelled" / "preferences.parquet"
+
+    # stage validate TABLE
+    def unvalidated(self, table: str) -> Path:
+        return {
+            "reviews": self.prepared_reviews,
+            "scores": self.annotated_scores,
+            "preferences": self.labelled_preferences,
+        }[table]
+
+    def validated(self, table: str) -> Path:
+        return self.data / "validated" / f"{table}.parquet"
+
+    def quarantine(self, table: str) -> Path:
+        return self.data / "quarantine" / f"{table}.parquet"
+
+    def validation_page(self, table: str) -> Path:
+        return self.root / "reports" / f"validation-{table}.html"
+
+    # stages rewards, sft, candidates, reference
+    @property
+    def rewards(self) -> Path:
+        return self.data / "rewards"
+
+    def reward_model(self, dimension: str, role: str) -> Path:
+        return self.rewards / dimension / role
+
+    @property
+    def sft(self) -> Path:
+        return self.data / "sft"
+
+    @property
+    def candidates(self) -> Path:
+        return self.data / "candidates" / "candidates.parquet"
+
+    @property
+    def reference(self) -> Path:
+        return self.data / "reference"
+
+    # stage train NAME
+    def policy(self, name: str) -> Path:
+        return self.data / "policies" / name
+
+    def training_curve(self, name: str) -> Path:
+        return self.root / "plots" / f"train-{name}.csv"
+
+    # stages evaluate and report
+    @property
+    def evaluation(self) -> Path:
+        return self.data / "evaluation"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    def metrics(self, stage: str) -> Path:
+        """metrics/STAGE.json; STAGE may carry an argument, as in `validation-reviews` or `train-mix`."""
+        return self.root / "metrics" / f"{stage}.json"
+
+    def work(self, stage: str, key: str) -> Path:
+        """Untracked directory for a stage's resumable state, keyed by a digest of all its inputs."""
+        return self.root / ".mixdpo" / "work" / f"{stage}-{key[:16]}"
