@@ -1,0 +1,21 @@
+"""The mathematics, as pure tensor functions (docs/method.md). B pairs, K experts, U annotators."""
+
+from mixdpo.objective.bradley_terry import implicit_rewards, preference_margins
+from mixdpo.objective.evidence import annotator_elbo, annotator_log_likelihood, leave_one_out_weights
+from mixdpo.objective.mixture import elbo, log_joint, marginal_log_likelihood, responsibilities
+from mixdpo.objective.steps import expert_loss, gate_loss, update_global_weights
+
+__all__ = [
+    "annotator_elbo",
+    "annotator_log_likelihood",
+    "elbo",
+    "expert_loss",
+    "gate_loss",
+    "implicit_rewards",
+    "leave_one_out_weights",
+    "log_joint",
+    "marginal_log_likelihood",
+    "preference_margins",
+    "responsibilities",
+    "update_global_weights",
+]
