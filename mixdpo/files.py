@@ -25,16 +25,29 @@ def replacing(path: Path) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        if path.is_dir() and temporary.is_dir():
-            # rename(2) does not replace a directory that is not empty: step aside first
-            old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
-            os.rename(path, old)
-            os.rename(temporary, path)
-            shutil.rmtree(old, ignore_errors=True)
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if path.is_dir() and temporary.is_dir():
+                # rename(2) does not replace a directory that is not empty: step aside first
+                old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
+                os.rename(path, old)
+                os.rename(temporary, path)
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                os.replace(temporary, path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
         else:
-            os.replace(temporary, path)
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn a full or read-only disk, met while writing `path`, into a StorageError that says what to do."""
+    try:
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(
@@ -44,11 +57,6 @@ def replacing(path: Path) -> Iterator[Path]:
         if error.errno in (errno.EACCES, errno.EROFS):
             raise StorageError(f"cannot write {path}: {error.strerror}; make the directory writable") from error
         raise
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
 
 
 def _free(path: Path) -> str:
