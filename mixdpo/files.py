@@ -102,8 +102,8 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def directory_digest(path: Path) -> str:
-    """sha256 (hex) over the names and contents of all files below `path`."""
+def directory_digest(path: Path, pattern: str = "*") -> str:
+    """sha256 (hex) over the names and contents of all files below `path` whose name matches `pattern`."""
     path = Path(path)
-    names = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
+    names = sorted(str(file.relative_to(path)) for file in path.rglob(pattern) if file.is_file())
     return digest({name: file_digest(path / name) for name in names})

@@ -147,5 +147,3 @@ class Device(Section):
     device: Literal["auto", "cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]  # of matrix products; log-probs, responsibilities and losses stay float32
     threads: Natural  # CPU threads; 0 takes all
-
-

@@ -1,0 +1,81 @@
+"""`mixdpo list | pull | promote | rollback`: the shared registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from mixdpo.registry import Registry
+
+registry_option = click.option(
+    "--registry",
+    "location",
+    help="Directory of the registry.  [default: params.yaml here, else $MIXDPO_REGISTRY, else the user's own]",
+)
+
+
+def open_registry(root: Path, location: str | None) -> Registry:
+    """The registry that a command means: the option, this project's, the environment's, the user's own."""
+    from mixdpo.config import load_params
+    from mixdpo.registry import Registry, registry_location
+
+    if location is None and (root / "params.yaml").is_file():
+        location = load_params(root / "params.yaml").registry.url
+    return Registry(registry_location(location))
+
+
+@click.command("list", epilog="\b\nExamples:\n  mixdpo list\n  mixdpo list reviews\n")
+@click.argument("name", required=False)
+@registry_option
+@click.pass_obj
+def list_(root: Path, name: str | None, location: str | None) -> None:
+    """List what is registered; with NAME, its whole history."""
+    from mixdpo.registry import display
+
+    registry = open_registry(root, location)
+    click.echo(display.history_table(registry, name) if name else display.list_table(registry))
+
+
+@click.command(epilog="\b\nExamples:\n  mixdpo pull reviews@staging\n  mixdpo pull reviews@v3 ./there\n")
+@click.argument("reference")
+@click.argument("directory", type=click.Path(path_type=Path), required=False)
+@registry_option
+@click.pass_obj
+def pull(root: Path, reference: str, directory: Path | None, location: str | None) -> None:
+    """Fetch a version, every byte verified, into DIRECTORY (default: ./NAME)."""
+    registry = open_registry(root, location)
+    target = directory or Path(reference.split("@")[0])
+    click.echo(f"wrote {registry.pull(reference, target)}")
+
+
+@click.command(epilog='\b\nExample:\n  mixdpo promote reviews@staging production --reason "better for all styles"\n')
+@click.argument("reference")
+@click.argument("alias")
+@click.option("--reason", required=True, help="Kept in the log.")
+@registry_option
+@click.pass_obj
+def promote(root: Path, reference: str, alias: str, reason: str, location: str | None) -> None:
+    """Point ALIAS to the version that REFERENCE names now."""
+    registry = open_registry(root, location)
+    name = reference.split("@")[0]
+    version = registry.set_alias(name, alias, reference, reason)
+    click.echo(f"{name}@{alias} is now v{version.number}")
+
+
+@click.command(epilog='\b\nExample:\n  mixdpo rollback reviews@production --reason "worse for informativeness"\n')
+@click.argument("reference")
+@click.option("--reason", required=True, help="Kept in the log.")
+@registry_option
+@click.pass_obj
+def rollback(root: Path, reference: str, reason: str, location: str | None) -> None:
+    """Point NAME@ALIAS back to the version before."""
+    registry = open_registry(root, location)
+    name, _, alias = reference.partition("@")
+    version = registry.rollback(name, alias, reason)
+    click.echo(f"{name}@{alias} is back at v{version.number}")
+
+
+COMMANDS = [list_, pull, promote, rollback]

@@ -1,0 +1,126 @@
+"""Expert policies: K heads over one trunk (Mix-DPO, case 1) or K whole models (MoE-DPO, case 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from mixdpo.errors import ModelError
+from mixdpo.policy.heads import LinearHeads, LowRankHeads
+from mixdpo.policy.tokens import TokenBatch
+
+Heads = LinearHeads | LowRankHeads
+
+
+class SharedTrunk(nn.Module):
+    """One transformer body and K output heads."""
+
+    def __init__(self, trunk: PreTrainedModel, heads: Heads, trainable: bool) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.heads = heads
+        self.trainable = trainable
+        trunk.requires_grad_(trainable)
+
+    @property
+    def experts(self) -> int:
+        return self.heads.experts
+
+    def forward(self, batch: TokenBatch, tile_tokens: int = 4096) -> Tensor:
+        """log π_k(y|x) of every row under every expert: (rows, experts), float32, nats.
+
+        Only completion positions go under the heads, `tile_tokens` of them at a time; a tile's logits are computed
+        again in the backward pass, so no [tokens, vocabulary] tensor outlives its tile.
+        """
+        hidden_CD = self.completion_states(batch)
+        tiles = []
+        for hidden, target in zip(hidden_CD.split(tile_tokens), batch.target.split(tile_tokens), strict=True):
+            if torch.is_grad_enabled() and len(hidden_CD) > tile_tokens:
+                tiles.append(checkpoint(self._token_logps, hidden, target, use_reentrant=False))
+            else:
+                tiles.append(self._token_logps(hidden, target))
+        token_logps_CK = torch.cat(tiles)
+        return token_logps_CK.new_zeros(batch.rows, self.experts).index_add(0, batch.row, token_logps_CK)
+
+    def completion_states(self, batch: TokenBatch) -> Tensor:
+        """Trunk states that predict the completion tokens: (completion tokens, width)."""
+        states = self.trunk(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
+        return states[batch.row, batch.position]
+
+    def _token_logps(self, hidden_CD: Tensor, target_C: Tensor) -> Tensor:
+        logits_CKV = self.heads(hidden_CD).float()
+        chosen_CK = logits_CKV.gather(-1, target_C[:, None, None].expand(-1, self.experts, 1)).squeeze(-1)
+        return chosen_CK - logits_CKV.logsumexp(dim=-1)
+
+    def prompt_features(self, batch: TokenBatch) -> Tensor:
+        """Mean trunk state over each row's tokens: (rows, width), float32. What a gate sees (method.md §4)."""
+        states = self.trunk(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state.float()
+        mask = batch.attention_mask[..., None]
+        return (states * mask).sum(dim=1) / mask.sum(dim=1)
+
+    def models(self) -> Iterator[tuple[SharedTrunk, int]]:
+        """(the trunk that runs expert k, its head there) for k = 0 … K−1."""
+        for head in range(self.experts):
+            yield self, head
+
+
+class IndependentExperts(nn.Module):
+    """K whole models: each is a trunk of its own with one head, so both cases share every formula."""
+
+    def __init__(self, members: list[SharedTrunk]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    @property
+    def experts(self) -> int:
+        return len(self.members)
+
+    def forward(self, batch: TokenBatch, tile_tokens: int = 4096) -> Tensor:
+        """log π_k(y|x): (rows, experts), float32, nats."""
+        return torch.cat([member(batch, tile_tokens) for member in self.members], dim=-1)
+
+    def models(self) -> Iterator[tuple[SharedTrunk, int]]:
+        for member in self.members:
+            assert isinstance(member, SharedTrunk)
+            yield member, 0
+
+
+Experts = SharedTrunk | IndependentExperts
+
+
+def split_causal_lm(model: PreTrainedModel) -> tuple[PreTrainedModel, Tensor, Tensor | None]:
+    """Body, head weight (vocabulary, width) and head bias of a Hugging Face causal language model.
+
+    Raises:
+        ModelError: it has no plain output head, or its logits are not that head on its last states (scaled or
+            capped logits), so K heads could not stand in for it.
+    """
+    head = model.get_output_embeddings()
+    body = getattr(model, "base_model", None)
+    if not isinstance(head, nn.Linear) or body is None or body is model:
+        raise ModelError(
+            f"{type(model).__name__} has no body with a linear output head; use a decoder such as GPT-2, Llama or NeoX"
+        )
+    with torch.no_grad():
+        probe = torch.arange(4, device=model.device)[None] % head.out_features
+        expected = model(input_ids=probe).logits.float()
+        found = head(body(input_ids=probe).last_hidden_state).float()
+    if not torch.allclose(expected, found, atol=1e-3, rtol=1e-3):
+        raise ModelError(
+            f"{type(model).__name__} changes its logits after the head (scaling or soft-capping), which expert heads "
+            f"do not repeat; choose an architecture without that"
+        )
+    return body, head.weight, head.bias
+
+
+def fresh_heads(
+    weight_VD: Tensor, bias_V: Tensor | None, experts: int, rank: int | None, generator: torch.Generator
+) -> Heads:
+    """Heads started from one head: K copies, or low-rank changes around it where a rank is given."""
+    if rank is None:
+        return LinearHeads.copies(weight_VD, bias_V, experts)
+    return LowRankHeads.around(weight_VD, bias_V, experts, rank, generator)

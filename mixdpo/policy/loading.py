@@ -1,0 +1,67 @@
+"""Causal language models from a Hub id or a directory of the same layout, and experts made from one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from mixdpo.errors import ModelError
+from mixdpo.policy.experts import Experts, IndependentExperts, SharedTrunk, fresh_heads, split_causal_lm
+from mixdpo.policy.heads import LinearHeads
+
+
+def load_causal_lm(source: str | Path, revision: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model (float32, evaluation mode) and its tokenizer. Only safetensors are read, remote code never runs.
+
+    Raises:
+        ModelError: not there, not reachable, or not a causal language model.
+    """
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(source), revision=revision, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(str(source), revision=revision, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        what = "the directory is not a causal language model" if Path(source).is_dir() else "it cannot be loaded"
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"causal language model {str(source)!r} (revision {revision}): {what} ({first_line}); expected a directory "
+            f"with config.json, model.safetensors and a tokenizer, or a Hub id that this machine can reach"
+        ) from error
+    if len(tokenizer) > model.config.vocab_size:
+        raise ModelError(
+            f"{source}: the tokenizer has {len(tokenizer)} tokens but the model embeds {model.config.vocab_size}; "
+            f"they do not belong together, name a matching pair"
+        )
+    return model.eval(), tokenizer
+
+
+def frozen_reference(model: PreTrainedModel) -> SharedTrunk:
+    """The reference policy: one expert that is never trained."""
+    body, weight, bias = split_causal_lm(model)
+    reference = SharedTrunk(body, LinearHeads.copies(weight, bias, 1), trainable=False)
+    return reference.requires_grad_(False).eval()
+
+
+def new_experts(
+    model: PreTrainedModel, experts: int, architecture: Mapping[str, Any], generator: torch.Generator
+) -> Experts:
+    """K expert policies, each equal to `model`; `architecture` is the section of params.yaml as a mapping.
+
+    `model` is taken over: a shared trunk keeps its body.
+    """
+    if architecture["kind"] == "shared":
+        body, weight, bias = split_causal_lm(model)
+        heads = fresh_heads(weight, bias, experts, architecture["rank"], generator)
+        return SharedTrunk(body, heads, trainable=architecture["trunk"] == "trainable")
+    members = []
+    for _ in range(experts):
+        twin = AutoModelForCausalLM.from_config(model.config).to(dtype=model.dtype)
+        twin.load_state_dict(model.state_dict())
+        body, weight, bias = split_causal_lm(twin.eval())
+        members.append(SharedTrunk(body, LinearHeads.copies(weight, bias, 1), trainable=True))
+    return IndependentExperts(members)

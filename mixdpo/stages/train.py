@@ -1,0 +1,113 @@
+"""`mixdpo train NAME`: one policy of params.yaml, from the SFT model to a mixture directory."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mixdpo.compute import prepare_compute
+from mixdpo.config import Params
+from mixdpo.config.policy import Policy
+from mixdpo.errors import ConfigError
+from mixdpo.files import digest, directory_digest, write_json, write_text
+from mixdpo.layout import Layout
+from mixdpo.policy import MixturePolicy
+from mixdpo.policy.loading import frozen_reference, load_causal_lm, new_experts
+from mixdpo.policy.weighting import Gate, PriorWeights, Weighting
+from mixdpo.stages.reference import cache_key
+from mixdpo.stages.training_pairs import load_pairs
+from mixdpo.training import TrainingResult, train_mixture
+
+# rows of the curve that the summary averages over
+LAST_ROWS = 20
+
+
+def run(params: Params, layout: Layout, name: str) -> list[Path]:
+    """Train policies.NAME; a killed run resumes from its last checkpoint."""
+    if name not in params.policies:
+        raise ConfigError(f"params.yaml has no policy {name!r}; it has {', '.join(params.policies)}")
+    policy = params.policies[name]
+    compute = prepare_compute(params.compute)
+    model, tokenizer = load_causal_lm(layout.sft)
+    train, validation = (load_pairs(params, layout, tokenizer, split) for split in ("train", "validation"))
+    reference = frozen_reference(copy.deepcopy(model))
+    generator = torch.Generator().manual_seed(params.seed)
+    experts = new_experts(model, policy.experts, policy.architecture.model_dump(), generator)
+    weighting = _weighting(policy, train.features.shape[-1], generator)
+    work = layout.work(f"train-{name}", _key(params, layout, policy))
+    result = train_mixture(
+        experts, weighting, train, validation, params.training, policy, params.seed, *compute, checkpoint=work
+    )
+    mixture = MixturePolicy(
+        experts, weighting, reference, tokenizer, params.training.beta, policy.latent, policy.model_dump(mode="json")
+    )
+    mixture.cpu().save_pretrained(layout.policy(name))
+    write_text(layout.training_curve(name), _curve(result))
+    write_json(layout.metrics(f"train-{name}"), _summary(name, policy, result, len(train), train.annotators))
+    shutil.rmtree(work, ignore_errors=True)
+    return [layout.policy(name), layout.training_curve(name), layout.metrics(f"train-{name}")]
+
+
+def _weighting(policy: Policy, width: int, generator: torch.Generator) -> Weighting:
+    weights = policy.weights
+    if weights.kind == "gate":
+        return Gate(width, policy.experts, weights.hidden, generator)
+    if weights.kind == "fixed" and weights.values is not None:
+        return PriorWeights(torch.tensor(weights.values).log())
+    return PriorWeights.uniform(policy.experts)
+
+
+def _key(params: Params, layout: Layout, policy: Policy) -> str:
+    """Digest of everything that the trained weights depend on: values, data, and the code that trains."""
+    import mixdpo
+
+    package = Path(mixdpo.__file__).parent
+    code = {part: directory_digest(package / part, "*.py") for part in ("objective", "policy", "training")}
+    return digest(
+        [
+            policy.model_dump(mode="json"),
+            params.training.model_dump(),
+            params.seed,
+            params.compute.model_dump(),
+            cache_key(params, layout),
+            code,
+        ]
+    )
+
+
+def _curve(result: TrainingResult) -> str:
+    columns = list(dict.fromkeys(name for row in result.history for name in row))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(result.history)
+    return buffer.getvalue()
+
+
+def _summary(name: str, policy: Policy, result: TrainingResult, pairs: int, annotators: torch.Tensor) -> dict[str, Any]:
+    """Means over the last steps, and what the health check found."""
+    last = result.history[-LAST_ROWS:]
+    figures = {
+        column: sum(row[column] for row in last) / len(last)
+        for column in last[-1]
+        if column not in ("step", "learning_rate", "validation_marginal")
+    }
+    return {
+        "schema": 1,
+        "policy": name,
+        "experts": policy.experts,
+        "weights": policy.weights.kind,
+        "latent": policy.latent,
+        "steps": len(result.history),
+        "pairs": pairs,
+        "annotators": len(annotators.unique()),
+        "validation_marginal": last[-1]["validation_marginal"],
+        "last_steps": figures,
+        "findings": [finding._asdict() for finding in result.findings],
+    }

@@ -1,0 +1,41 @@
+"""Preference pairs as the trainer sees them: token rows, who said it, and what the reference thinks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mixdpo.policy.tokens import TokenRow
+
+
+@dataclass(frozen=True)
+class PreferencePairs:
+    """N pairs. The annotator's style is not here, so training cannot see it."""
+
+    ids: list[str]
+    chosen: list[TokenRow]
+    rejected: list[TokenRow]
+    annotators: Tensor  # (pairs,) integer codes
+    chosen_reference: Tensor  # (pairs,) summed log-probs under the reference, nats
+    rejected_reference: Tensor  # (pairs,)
+    features: Tensor  # (pairs, width) of each pair's prompt under the frozen reference
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self, places: Sequence[int]) -> list[TokenRow]:
+        """Chosen rows of these pairs, then their rejected rows."""
+        return [self.chosen[place] for place in places] + [self.rejected[place] for place in places]
+
+    def lengths(self) -> list[int]:
+        """Tokens of each pair's longer row."""
+        return [max(len(c), len(r)) for c, r in zip(self.chosen, self.rejected, strict=True)]
+
+
+def annotator_codes(names: Sequence[str]) -> Tensor:
+    """(pairs,) integer codes of annotator names, in order of first appearance."""
+    code: dict[str, int] = {}
+    return torch.tensor([code.setdefault(name, len(code)) for name in names], dtype=torch.long)

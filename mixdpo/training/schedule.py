@@ -1,0 +1,32 @@
+"""Optimiser and schedules that SFT and EM share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch.optim import AdamW, Optimizer
+
+
+def adamw(groups: Iterable[Mapping[str, Any]], weight_decay: float) -> Optimizer:
+    """Fused AdamW; each group names its `params` and peak learning rate `lr`."""
+    optimizer = AdamW([dict(group) for group in groups], weight_decay=weight_decay, fused=True)
+    for group in optimizer.param_groups:
+        group["peak"] = group["lr"]
+    return optimizer
+
+
+def set_learning_rate(optimizer: Optimizer, step: int, steps: int, warmup: float) -> None:
+    """Linear warm-up over the first share of steps, then linear decay to a tenth of the peak."""
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        factor = (step + 1) / rising
+    else:
+        factor = 1.0 - 0.9 * (step - rising) / max(1, steps - rising)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+
+
+def temperature_at(step: int, start: float, steps: int) -> float:
+    """E-step temperature: from `start` linearly to 1 over `steps`, then 1."""
+    return 1.0 if step >= steps else start + (1.0 - start) * step / steps
