@@ -1,0 +1,124 @@
+"""Reviews from wherever they are, as one kind of raw row."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypedDict
+
+from mixdpo.config.data import EmbeddedSource, FileSet, FilesSource, HubSet, HubSource, ReviewSet
+from mixdpo.data.embedded import generate_reviews
+from mixdpo.data.hub import hub_rows
+from mixdpo.data.schema import unit_hash
+from mixdpo.data.tables import Row, as_text, find_files, read_rows
+from mixdpo.errors import DataError
+
+
+class RawReview(TypedDict):
+    """A review before cleaning; the text may be empty, any HTML, or a duplicate."""
+
+    text: str
+    domain: str
+    stars: float | None  # 1 to 5
+    label: int | None  # 1 positive, 0 negative
+    user_id: str | None
+    metadata: dict[str, Any]
+
+
+def read_reviews(source: EmbeddedSource | FilesSource | HubSource, inputs: Path) -> list[RawReview]:
+    """All reviews that params.yaml asks for; `inputs` is the directory that the source's paths are relative to.
+
+    Raises:
+        DataError: no such file or column, an empty set, or a row whose text, stars or label is not what it should be.
+        ModelError: a data set cannot be had from the Hub.
+    """
+    if isinstance(source, EmbeddedSource):
+        rows = generate_reviews(source.reviews, source.users, source.seed)
+        return [RawReview(**row) for row in rows]  # type: ignore[typeddict-item]
+    return [review for part in source.sets for review in _read_set(part, inputs)]
+
+
+def _read_set(part: FileSet | HubSet, inputs: Path) -> list[RawReview]:
+    rows = list(_limited(_rows(part, inputs), part))
+    if not rows:
+        name = part.dataset if isinstance(part, HubSet) else ", ".join(part.paths)
+        raise DataError(f"{name} has no rows; name a set with reviews, or remove it from source.sets")
+    return [_review(row, part) for row in rows]
+
+
+def _rows(part: FileSet | HubSet, inputs: Path) -> Iterator[Row]:
+    columns = part.columns
+    named = [columns.text, columns.label, columns.stars, columns.user, *columns.metadata]
+    needed = list(dict.fromkeys(name for name in named if name is not None))
+    if isinstance(part, HubSet):
+        yield from hub_rows(part, needed, inputs)
+        return
+    for path in find_files(part.paths, inputs):
+        yield from read_rows(path, needed, text=[columns.text])
+
+
+def _limited(rows: Iterable[Row], part: ReviewSet) -> Iterable[Row]:
+    """At most `limit` rows: those whose text hashes lowest, so that the choice is fair and stays when the set grows."""
+    if part.limit is None:
+        return rows
+    return heapq.nsmallest(part.limit, rows, key=lambda row: unit_hash(as_text(row, part.columns.text), "limit"))
+
+
+def _review(row: Row, part: ReviewSet) -> RawReview:
+    columns = part.columns
+    stars = None if columns.stars is None else _stars(row, columns.stars)
+    user = None if columns.user is None else row.values[columns.user]
+    return {
+        "text": as_text(row, columns.text),
+        "domain": part.domain,
+        "stars": stars,
+        "label": _label_of(stars) if columns.label is None else _label(row, columns.label, part.labels),
+        "user_id": None if user is None else str(user),
+        "metadata": {name: plain_json(row.values[name]) for name in columns.metadata},
+    }
+
+
+def _stars(row: Row, column: str) -> float | None:
+    value = row.values[column]
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 5:
+        raise DataError(
+            f"{row.origin}: column {column} holds {value!r}, expected stars from 1 to 5; "
+            "correct the row, or set columns.stars to null"
+        )
+    return float(value)
+
+
+def _label_of(stars: float | None) -> int | None:
+    """Positive from 4 stars, negative up to 2, neither between."""
+    if stars is None or 2 < stars < 4:
+        return None
+    return int(stars >= 4)
+
+
+def _label(row: Row, column: str, labels: dict[str, Any] | None) -> int | None:
+    value = row.values[column]
+    if value is None:
+        return None
+    known: dict[Any, int] = {0: 0, 1: 1} if labels is None else labels
+    key = value if labels is None else str(value)
+    if not isinstance(key, int | float | str) or key not in known:
+        raise DataError(
+            f"{row.origin}: column {column} holds the label {value!r}, expected one of "
+            f"{', '.join(map(str, known))}; correct the row, or translate the value under `labels` in params.yaml"
+        )
+    return known[key]
+
+
+def plain_json(value: Any) -> Any:
+    """The value as JSON can hold it: what JSON has no form for (dates, NaN …) as text or null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, list | tuple):
+        return [plain_json(item) for item in value]
+    if isinstance(value, dict):
+        return {str(name): plain_json(item) for name, item in value.items()}
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

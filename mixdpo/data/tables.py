@@ -1,0 +1,139 @@
+"""Rows from files that users bring: globs of Parquet, CSV and JSON lines, read column by column and checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from mixdpo.errors import DataError
+
+SUFFIXES = (".parquet", ".csv", ".jsonl")
+
+
+class Row(NamedTuple):
+    """One row and where it stands, for messages (`row 3 of books.csv`, counted from 1)."""
+
+    origin: str
+    values: dict[str, Any]
+
+
+def find_files(patterns: Sequence[str], inputs: Path) -> list[Path]:
+    """The files below `inputs` that match each glob, in order, each once.
+
+    Raises:
+        DataError: a pattern matches nothing, leaves `inputs`, or names a format that is not read here.
+    """
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+            raise DataError(f"path {pattern} leaves the inputs directory {inputs}; name a file or glob below it")
+        matches = sorted(path for path in inputs.glob(pattern) if path.is_file())
+        if not matches:
+            raise DataError(
+                f"no file matches {pattern} below {inputs}, which has {_listing(inputs)}; "
+                "put the file there, or correct `inputs` or the path in params.yaml"
+            )
+        for path in matches:
+            if path.suffix not in SUFFIXES:
+                raise DataError(f"{path} is none of {', '.join(SUFFIXES)}; convert it, or narrow the glob {pattern}")
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+def _listing(directory: Path, most: int = 8) -> str:
+    if not directory.is_dir():
+        return "no such directory"
+    names = sorted(path.name for path in directory.iterdir())
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") or "nothing"
+
+
+def read_rows(path: Path, columns: Sequence[str], text: Sequence[str] = ()) -> Iterator[Row]:
+    """The rows of one file with these columns only; nulls are None. Columns in `text` are never taken for numbers.
+
+    Raises:
+        DataError: the file cannot be read, or lacks a column (the message lists those it has).
+    """
+    try:
+        match path.suffix:
+            case ".parquet":
+                yield from _parquet(path, columns)
+            case ".csv":
+                yield from _csv(path, columns, text)
+            case _:
+                yield from _jsonl(path, columns)
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not a readable {path.suffix} file ({error}); write it again") from error
+
+
+def numbered(batches: Iterable[list[dict[str, Any]]], origin: str) -> Iterator[Row]:
+    """Rows of these batches with their place in `origin`."""
+    number = 0
+    for batch in batches:
+        for values in batch:
+            number += 1
+            yield Row(f"row {number} of {origin}", values)
+
+
+def require_columns(columns: Sequence[str], present: Sequence[str], origin: str) -> None:
+    """Raises DataError where `origin` lacks one of `columns`."""
+    if missing := [name for name in columns if name not in present]:
+        raise DataError(
+            f"{origin} has no column{'s' * (len(missing) > 1)} {', '.join(missing)}; it has {', '.join(present)}; "
+            "correct `columns` in params.yaml"
+        )
+
+
+def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    with pq.ParquetFile(path) as file:
+        require_columns(columns, file.schema_arrow.names, str(path))
+        yield from numbered((batch.to_pylist() for batch in file.iter_batches(columns=list(columns))), path.name)
+
+
+def _csv(path: Path, columns: Sequence[str], text: Sequence[str]) -> Iterator[Row]:
+    table = pyarrow.csv.read_csv(
+        path,
+        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+        convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(text, pa.string())),
+    )
+    require_columns(columns, table.column_names, str(path))
+    yield from numbered((batch.to_pylist() for batch in table.select(list(columns)).to_batches()), path.name)
+
+
+def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    lines = []
+    with path.open(encoding="utf-8") as handle:
+        for number, line in enumerate(handle, 1):
+            try:
+                values = json.loads(line) if line.strip() else None
+            except json.JSONDecodeError as error:
+                raise DataError(f"row {number} of {path} is not JSON ({error}); correct or remove that line") from error
+            if values is None:
+                continue
+            if not isinstance(values, dict):
+                raise DataError(f"row {number} of {path} is {type(values).__name__}, not a JSON object; correct it")
+            lines.append(Row(f"row {number} of {path.name}", values))
+    # a field may be left out of some lines, but one that no line has is a wrong name
+    present = list(dict.fromkeys(name for line in lines for name in line.values))
+    if lines:
+        require_columns(columns, present, str(path))
+    for origin, values in lines:
+        yield Row(origin, {name: values.get(name) for name in columns})
+
+
+def as_text(row: Row, column: str) -> str:
+    """The text in `column`; a null is an empty text. Raises DataError for anything else."""
+    value = row.values[column]
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise DataError(
+            f"{row.origin}: column {column} holds {value!r} ({type(value).__name__}), expected text; "
+            "correct the row, or name the column that holds the text"
+        )
+    return value
