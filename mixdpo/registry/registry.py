@@ -1,0 +1,233 @@
+"""The registry: immutable versions of a mixture, and aliases that move between them by a log that is only added to.
+
+The protocol (docs/registry.md): blobs, then the manifest, then one log entry whose put-if-absent is the only commit.
+Whoever is killed before that last step has published nothing; whoever loses it to another writer reads what the other
+wrote and decides again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mixdpo.errors import RegistryError
+from mixdpo.progress import track
+from mixdpo.registry.fetch import REMEDY, check_blob, fetch, same_files
+from mixdpo.registry.file_store import FileStore
+from mixdpo.registry.ledger import Ledger
+from mixdpo.registry.location import cache_directory
+from mixdpo.registry.log import Change, Entry, State, change
+from mixdpo.registry.manifest import LIMIT, Content, Manifest, describe_files, parse_manifest
+from mixdpo.registry.reference import Reference, find, parse_reference
+from mixdpo.registry.safety import plain_files
+from mixdpo.registry.store import Store, blob_key, get, manifest_key
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a name, and what pointed to it when it was read."""
+
+    name: str
+    number: int  # from 1
+    digest: str  # sha256 of the manifest: the version's identity
+    manifest: Manifest
+    aliases: tuple[str, ...]
+    entry: Entry  # that made it a version: when, by whom, why
+    written: Entry | None = field(default=None, compare=False)  # what the call that returned this added to the log
+
+    @property
+    def reference(self) -> str:
+        return f"{self.name}@v{self.number}"
+
+    @property
+    def created(self) -> bool:
+        """Whether the call that returned this made the version (False: the same was registered before)."""
+        return self.written is not None and self.written.op == "register"
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What `Registry.verify` read and found whole."""
+
+    entries: int
+    versions: int
+    blobs: int
+    size: int  # bytes of the blobs
+
+
+class Registry:
+    """Versions kept in the directory `location` (see `registry_location`), or in any `Store`."""
+
+    def __init__(self, location: Path | Store) -> None:
+        self.store: Store = FileStore(location) if isinstance(location, Path) else location
+        self._ledger = Ledger(self.store)
+
+    def register(
+        self,
+        name: str,
+        directory: Path,
+        lineage: Mapping[str, Any],
+        alias: str | None,
+        reason: str,
+        extra: Mapping[str, Path] | None = None,
+    ) -> Version:
+        """Publish the files below `directory`, and `extra` (path in the version → file), as a version of `name`.
+
+        The same files with the same lineage are the same version: no second one is made, though `alias` moves to it
+        and blobs that were lost are put back.
+
+        Raises:
+            RegistryError: unsafe files, a name or alias that is none. StorageError: no space, not writable.
+            Nothing is published then.
+        """
+        files = {**plain_files(directory), **(extra or {})}
+        manifest = describe_files(name, files, lineage)
+        digest = manifest.digest
+        first, move = change("register", digest, alias, reason), change("alias", digest, alias, reason)
+        self._put(manifest, files)
+
+        def decide(state: State) -> Change | None:
+            if digest not in state.versions:
+                return first
+            return None if alias is None or state.target(alias) == digest else move
+
+        state, written = self._ledger.commit(name, decide)
+        return self._version(state, digest, written)
+
+    def resolve(self, reference: str) -> Version:
+        """The version that a reference means. Raises RegistryError, which lists what there is, where none does."""
+        parsed = parse_reference(reference)
+        state = self._ledger.existing(parsed.name)
+        return self._version(state, find(state, parsed))
+
+    def pull(self, reference: str, target: Path) -> Path:
+        """Put the files of a version at `target`, every byte verified; whole or not at all.
+
+        Raises:
+            RegistryError: no such version, a damaged one, or other files at `target` (which stay as they are).
+            StorageError: no space, not writable.
+        """
+        version = self.resolve(reference)
+        target = target.absolute()
+        fetched = not _occupied(target) and fetch(self.store, version.manifest, target)
+        if not fetched and not (target.is_dir() and same_files(target, version.manifest, contents=True)):
+            raise RegistryError(
+                f"{target} exists and is not {version.reference}; choose a directory that does not exist, "
+                "or remove this one"
+            )
+        return target
+
+    def materialise(self, reference: str) -> Path:
+        """A directory with the files of a version, read-only, in the user's cache; fetched and verified once."""
+        version = self.resolve(reference)
+        target = cache_directory() / "versions" / version.digest
+        if _occupied(target) and not same_files(target, version.manifest, contents=False):
+            shutil.rmtree(target)
+        if not _occupied(target):
+            fetch(self.store, version.manifest, target, mode=0o444)
+        return target
+
+    def set_alias(self, name: str, alias: str, reference: str, reason: str) -> Version:
+        """Point `alias` to a version of `name`: `reference` is a whole one or what follows the @ (`v3`)."""
+        parsed = parse_reference(reference if reference.split("@")[0] == name else f"{name}@{reference}")
+
+        def decide(state: State) -> Change | None:
+            digest = find(state, parsed)
+            return None if state.target(alias) == digest else change("alias", digest, alias, reason)
+
+        return self._move(name, alias, decide)
+
+    def rollback(self, name: str, alias: str, reason: str) -> Version:
+        """Point `alias` back to what it pointed to before, as a new entry; a second time goes back further."""
+
+        def decide(state: State) -> Change | None:
+            find(state, Reference(name, alias=alias))
+            stack = state.aliases[alias]
+            if len(stack) < 2:
+                raise RegistryError(
+                    f"{name}@{alias} has nothing to go back to: before v{state.number(stack[0])} it pointed nowhere; "
+                    "promote another version instead"
+                )
+            return change("rollback", stack[-2], alias, reason)
+
+        return self._move(name, alias, decide)
+
+    def names(self) -> list[str]:
+        return self._ledger.names()
+
+    def list(self, name: str | None = None) -> list[Version]:
+        """All versions, oldest first: of one name, or of every name in order."""
+        states = [self._ledger.existing(each) for each in (self.names() if name is None else [name])]
+        return [self._version(state, digest) for state in states for digest in state.versions]
+
+    def history(self, name: str) -> State:
+        """What the log of `name` says; its `entries` are all that happened, in order."""
+        return self._ledger.existing(name)
+
+    def verify(self, name: str) -> Verified:
+        """Read all that the log of `name` refers to again: entries, manifests and every byte of every blob.
+
+        Raises:
+            RegistryError: a line for each thing that is lost or changed.
+        """
+        state = self._ledger.reread(name)
+        damage: list[str] = []
+        blobs: dict[Content, str] = {}  # equal blobs are read once, under the first path that has them
+        for number, digest in enumerate(state.versions, start=1):
+            try:
+                for path, content in self._manifest(name, digest).files.items():
+                    blobs.setdefault(content, f"v{number}: {path}")
+            except RegistryError as error:
+                damage.append(f"v{number}: {error}")
+        for content, path in track(sorted(blobs.items(), key=lambda blob: blob[1]), f"verifying {name}"):
+            try:
+                check_blob(self.store, path, content)
+            except RegistryError as error:
+                damage.append(str(error))
+        if damage:
+            raise RegistryError(
+                f"{name} in {self.store.location} is damaged:\n" + "\n".join(f"  {it}" for it in damage)
+            )
+        return Verified(len(state.entries), len(state.versions), len(blobs), sum(content.size for content in blobs))
+
+    def _put(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
+        """Blobs and manifest: what an entry refers to is there before the entry."""
+        body = manifest.to_bytes()
+        if len(body) > LIMIT:
+            raise RegistryError(
+                f"the manifest of {manifest.name} has {len(body)} bytes, expected at most {LIMIT}; shorten its lineage"
+            )
+        for path, content in track(sorted(manifest.files.items()), f"publishing {manifest.name}"):
+            if not self.store.put_once(blob_key(content.sha256), files[path], content.sha256):
+                check_blob(self.store, path, content)  # no version is made of blobs that were damaged before
+        self.store.put_once(manifest_key(manifest.digest), body, manifest.digest)
+        self._manifest(manifest.name, manifest.digest)
+
+    def _move(self, name: str, alias: str, decide: Callable[[State], Change | None]) -> Version:
+        self._ledger.existing(name)
+        state, written = self._ledger.commit(name, decide)
+        return self._version(state, state.aliases[alias][-1], written)
+
+    def _version(self, state: State, digest: str, written: Entry | None = None) -> Version:
+        entry = next(entry for entry in state.entries if entry.op == "register" and entry.manifest == digest)
+        manifest = self._manifest(state.name, digest)
+        return Version(state.name, state.number(digest), digest, manifest, state.aliases_of(digest), entry, written)
+
+    def _manifest(self, name: str, digest: str) -> Manifest:
+        key = manifest_key(digest)
+        origin = f"{key} of {self.store.location}"
+        try:
+            manifest = parse_manifest(get(self.store, key, LIMIT), digest, origin)
+        except FileNotFoundError:
+            raise RegistryError(f"{origin} is lost; {REMEDY}") from None
+        if manifest.name != name:
+            raise RegistryError(f"{origin} is of {manifest.name}, expected of {name}; restore log/{name}/ from a copy")
+        return manifest
+
+
+def _occupied(path: Path) -> bool:
+    """Whether something is at `path` that a fetched directory must not replace (an empty directory may be)."""
+    return path.exists() and not (path.is_dir() and not any(path.iterdir()))

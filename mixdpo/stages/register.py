@@ -1,0 +1,57 @@
+"""Stage register: publish the chosen policy, with all that tells where it came from, and move the alias to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mixdpo.config import Params
+from mixdpo.errors import RegistryError
+from mixdpo.layout import Layout
+from mixdpo.registry import Registry, Version, registry_location
+from mixdpo.registry.lineage import gather
+from mixdpo.registry.store import entry_key, manifest_key
+
+REASON = "registered by `mixdpo register`"
+
+
+def run(params: Params, layout: Layout, reason: str = REASON) -> list[Path]:
+    """Register; returns the manifest and the log entry, where one was written: nothing for what was there already."""
+    version = register(params, layout, reason)
+    if version.written is None:
+        return []
+    location = registry_location(params.registry.url, layout.root)
+    return [location / manifest_key(version.digest), location / entry_key(version.name, version.written.seq)]
+
+
+def register(params: Params, layout: Layout, reason: str = REASON) -> Version:
+    """Publish `registry.policy` as a version of `registry.name` and move `registry.alias` to it.
+
+    The version holds the policy's directory and, below run/, params.yaml, dvc.lock, metrics and the report. Registering
+    the same again makes no new version (`Version.created` is False).
+
+    Raises:
+        RegistryError: no such policy yet, or unsafe files in it. DataError: evaluation has not run.
+        StorageError: no space, not writable.
+    """
+    wanted = params.registry
+    policy = layout.policy(wanted.policy)
+    if not (policy / "mixture.json").is_file():
+        raise RegistryError(
+            f"{policy} holds no policy (mixture.json); run `mixdpo train {wanted.policy}` or `dvc repro` first"
+        )
+    registry = Registry(registry_location(wanted.url, layout.root))
+    lineage = gather(params, layout)
+    return registry.register(wanted.name, policy, lineage, wanted.alias, reason, _run_files(layout))
+
+
+def _run_files(layout: Layout) -> dict[str, Path]:
+    """What the run left for people: path in the version → file."""
+    root = layout.root
+    figures = (path for path in (layout.reports / "figures").rglob("*") if path.is_file())
+    found = [
+        *(root / name for name in ("params.yaml", "dvc.lock")),
+        *layout.metrics("evaluation").parent.glob("*.json"),
+        layout.reports / "report.md",
+        *figures,  # the report shows them
+    ]
+    return {f"run/{path.relative_to(root).as_posix()}": path for path in found if path.is_file()}
