@@ -1,0 +1,97 @@
+"""The held-out preferences, what a policy thinks of them, and the held-out prompts it is to complete."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mixdpo.config.data import AnnotatedPairs, Preferences
+from mixdpo.data.schema import unit_hash
+from mixdpo.errors import DataError
+from mixdpo.evaluation.preference import Ids, Judgement, Latent
+from mixdpo.progress import track
+
+if TYPE_CHECKING:
+    from mixdpo.policy import MixturePolicy
+
+
+PAIRS_AT_ONCE = 2048  # tokenised together; the policy makes its own batches of them
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The test pairs (B of them), an annotator's pairs together, in an order that ids alone decide.
+
+    Attributes:
+        columns: the preferences table as lists.
+        groups: (B,) integer ids of annotators.
+    """
+
+    columns: dict[str, list[Any]]
+    groups: Ids
+
+    @classmethod
+    def of(cls, preferences: pa.Table) -> HeldOut:
+        """Raises DataError where the table has no test pairs."""
+        test = preferences.filter(pc.equal(preferences["split"], "test"))
+        if not test.num_rows:
+            raise DataError(
+                "expected held-out pairs (split test) among the preferences, found none; "
+                "raise splits.test, preferences.annotators.test or candidates.prompts.test"
+            )
+        columns = test.sort_by([("annotator", "ascending"), ("pair_id", "ascending")]).to_pydict()
+        _, groups = np.unique(np.array(columns["annotator"]), return_inverse=True)
+        return cls(columns, groups.astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    @property
+    def styles(self) -> list[str | None]:
+        return self.columns["style"]
+
+    @property
+    def known(self) -> Ids:
+        """Places of the pairs whose annotator's style is known."""
+        return np.array([place for place, style in enumerate(self.styles) if style is not None], dtype=np.int64)
+
+    @property
+    def domains(self) -> list[str]:
+        return [domain or "" for domain in self.columns["domain"]]
+
+
+def judge_pairs(name: str, policy: MixturePolicy, pairs: HeldOut) -> Judgement:
+    """Margins and mixing weights of one policy on all held-out pairs."""
+    margins, weights = [], []
+    names = ("prompt", "chosen", "rejected", "chosen_finished", "rejected_finished")
+    for start in track(range(0, len(pairs), PAIRS_AT_ONCE), f"held-out pairs under {name}"):
+        prompts, *rest = (pairs.columns[column][start : start + PAIRS_AT_ONCE] for column in names)
+        margins.append(policy.margins(prompts, *rest).double().cpu().numpy())
+        weights.append(policy.weights(prompts).double().cpu().numpy())
+    w = np.concatenate(weights)
+    return Judgement(
+        np.concatenate(margins), np.log(np.maximum(w, np.finfo(np.float64).tiny)), cast(Latent, policy.latent)
+    )
+
+
+def heldout_prompts(preferences: Preferences, scores: pa.Table, pairs: HeldOut, limit: int) -> list[dict[str, Any]]:
+    """Distinct held-out prompts, at most `limit`, chosen and ordered by hash.
+
+    Where pairs were labelled here, all test prompts that were sampled from (whether or not someone compared them);
+    with ready preferences, the prompts of their test pairs.
+    """
+    if isinstance(preferences.source, AnnotatedPairs):
+        rows = scores.filter(pc.equal(scores["split"], "test")).select(["prompt_id", "prompt", "domain"]).to_pylist()
+    else:
+        names = ("prompt_id", "prompt", "domain")
+        values = zip(*(pairs.columns[name] for name in names), strict=True)
+        rows = [dict(zip(names, row, strict=True)) for row in values]
+    distinct = {row["prompt_id"]: row for row in rows}
+    if not distinct:
+        raise DataError("expected held-out prompts (split test) among the scores, found none; raise splits.test")
+    order = sorted(distinct, key=lambda prompt_id: unit_hash(prompt_id, "evaluation"))
+    return [distinct[prompt_id] for prompt_id in order[:limit]]

@@ -1,0 +1,163 @@
+"""Putting one evaluation together: from what policies think and write to the figures of metrics/evaluation.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mixdpo.config.data import Style
+from mixdpo.evaluation.cost import expert_cost, mixture_cost
+from mixdpo.evaluation.heldout import HeldOut
+from mixdpo.evaluation.judged import expert_rewards, reward_table
+from mixdpo.evaluation.preference import (
+    Judgement,
+    by_style,
+    log_predictive,
+    preference_difference,
+    preference_metrics,
+    worst,
+)
+from mixdpo.evaluation.samples import Prompts, Samples
+from mixdpo.evaluation.served import COMPARISONS, Held, Taste, evidence_after, served
+from mixdpo.evaluation.specialisation import latent_use, margin_spread, recovery, routing
+from mixdpo.evaluation.statistics import Bootstrap, Floats
+from mixdpo.objective import responsibilities
+
+BASELINE = "dpo"
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """One policy on the held-out pairs, everything that several parts of the evaluation need.
+
+    Attributes:
+        known: (B,) nats: log p of each label given the annotator's other labels.
+        stranger: (B,) nats: with no label of the annotator known.
+        pair_q, annotator_q: (B, K) exact posteriors, with one latent a pair and one an annotator.
+    """
+
+    judgement: Judgement
+    known: Floats
+    stranger: Floats
+    pair_q: Floats
+    annotator_q: Floats
+
+    @classmethod
+    def of(cls, judgement: Judgement, pairs: HeldOut) -> Opinion:
+        margins, log_weights = torch.from_numpy(judgement.margins), torch.from_numpy(judgement.log_weights)
+        return cls(
+            judgement,
+            log_predictive(judgement, pairs.groups),
+            log_predictive(judgement, pairs.groups, comparisons=0),
+            responsibilities(margins, log_weights).numpy(),
+            responsibilities(margins, log_weights, groups=torch.from_numpy(pairs.groups)).numpy(),
+        )
+
+    @property
+    def q(self) -> Floats:
+        """(B, K) under the policy's own latent."""
+        return self.annotator_q if self.judgement.latent == "annotator" else self.pair_q
+
+
+def preference_part(name: str, opinions: dict[str, Opinion], pairs: HeldOut, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Held-out preference prediction of one policy, with an annotator's history and without."""
+    own, groups = opinions[name], pairs.groups
+    part = preference_metrics(own.known, groups, bootstrap)
+    part["stranger"] = preference_metrics(own.stranger, groups, bootstrap)
+    part["few_shot"] = {
+        str(m): bootstrap.mean(log_predictive(own.judgement, groups, m), groups).record() for m in COMPARISONS
+    }
+    part["by_style"] = by_style(own.known, groups, pairs.styles, bootstrap)
+    part["worst_style"] = worst(part["by_style"])
+    if BASELINE in opinions and name != BASELINE:
+        other = opinions[BASELINE]
+        part[f"minus_{BASELINE}"] = preference_difference(own.known, other.known, groups, bootstrap)
+        part["stranger"][f"minus_{BASELINE}"] = preference_difference(own.stranger, other.stranger, groups, bootstrap)
+    return part
+
+
+def specialisation_part(own: Opinion, pairs: HeldOut) -> dict[str, Any] | None:
+    """How the latent is used and whether it found the styles; None with one expert, which has no latent.
+
+    `annotators` holds recovery of one row an annotator (posterior of all its pairs), `pairs` of one row a pair; both
+    are None where no style is known.
+    """
+    if own.judgement.margins.shape[1] == 1:
+        return None
+    _, first = np.unique(pairs.groups, return_index=True)
+    weights = np.exp(own.judgement.log_weights)
+    use = latent_use(own.q[first] if own.judgement.latent == "annotator" else own.q, weights)
+    known = pairs.known
+    styled = first[np.isin(first, known)]
+    people = recovery(own.annotator_q[styled], _styles(pairs, styled)) if len(styled) else None
+    rows = recovery(own.pair_q[known], _styles(pairs, known)) if len(known) else None
+    return {
+        **use,
+        "latent": own.judgement.latent,
+        "margin_spread": margin_spread(own.judgement.margins),
+        "annotators": people,
+        "pairs": rows,
+        "routing": routing(
+            weights[known] if people else weights,
+            [pairs.domains[place] for place in known] if people else pairs.domains,
+            _styles(pairs, known) if people else None,
+            people["assignment"] if people else {},
+        ),
+    }
+
+
+def _styles(pairs: HeldOut, places: NDArray[np.int64]) -> list[str]:
+    return [str(pairs.styles[place]) for place in places]
+
+
+def reward_part(each: Samples, baselines: dict[str, Samples], prompts: Prompts, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Judged rewards and cost of one policy, whole and by expert."""
+    # here, because it imports `evaluate`, which takes seconds
+    from mixdpo.evaluation.text_metrics import text_metrics
+
+    return {
+        "rewards": reward_table(each, baselines, prompts, bootstrap),
+        "cost": mixture_cost(each, prompts, bootstrap),
+        "by_expert": [
+            {
+                "rewards": expert_rewards(each, expert, prompts, bootstrap),
+                "cost": expert_cost(each, expert, prompts, bootstrap),
+                "text": text_metrics(each.completions[expert]),
+            }
+            for expert in range(each.experts)
+        ],
+    }
+
+
+def styles_part(
+    styles: dict[str, Style],
+    samples: dict[str, Samples],
+    opinions: dict[str, Opinion],
+    specialisation: dict[str, dict[str, Any] | None],
+    pairs: HeldOut,
+    prompts: Prompts,
+    bootstrap: Bootstrap,
+) -> dict[str, Any]:
+    """What an annotator of each style gets from each policy: {style: {policy: `served`}}."""
+    labels = np.array(["" if style is None else style for style in pairs.styles])
+    part: dict[str, Any] = {}
+    for name, style in styles.items():
+        mine = labels == name
+        taste = Taste.of(style, samples["sft"])
+        part[name] = {}
+        for policy, each in samples.items():
+            held, own = None, opinions.get(policy)
+            if own is not None and each.experts > 1 and mine.any():
+                judgement = Judgement(own.judgement.margins[mine], own.judgement.log_weights[mine], "annotator")
+                found = specialisation[policy]
+                assert found is not None
+                held = Held(
+                    {m: evidence_after(judgement, pairs.groups[mine], m) for m in COMPARISONS},
+                    found["annotators"]["assignment"][name],
+                )
+            part[name][policy] = served(each, samples["sft"], samples.get(BASELINE), taste, held, prompts, bootstrap)
+    return part

@@ -1,0 +1,122 @@
+"""What an annotator of each style gets: from SFT, DPO, and a mixture with more and more knowledge of who they are.
+
+The reward of style s is its own weighting of the judges' scores, in standard deviations of the SFT policy's samples.
+R rows (prompts), K experts, A annotators of the style.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import log_softmax
+
+from mixdpo.config.data import Style
+from mixdpo.evaluation.preference import Ids, Judgement, log_sigmoid
+from mixdpo.evaluation.samples import Prompts, Samples
+from mixdpo.evaluation.statistics import Bootstrap, Floats
+
+COMPARISONS = (0, 1, 2, 4, 8)
+FLAT = 1e-9  # a judge that gives all SFT samples one score has no scale of its own
+
+
+@dataclass(frozen=True)
+class Taste:
+    """One style's reward: Σ_d weight_d · (judge_d − centre_d) / scale_d."""
+
+    weights: dict[str, float]
+    centre: dict[str, float]
+    scale: dict[str, float]
+
+    @classmethod
+    def of(cls, style: Style, sft: Samples) -> Taste:
+        judged = {name: sft.scores["judge"][name] for name in style.weights}
+        return cls(
+            dict(style.weights),
+            {name: float(scores.mean()) for name, scores in judged.items()},
+            {name: max(float(scores.std()), FLAT) for name, scores in judged.items()},
+        )
+
+    def reward(self, each: Samples) -> Floats:
+        """(R, K), standard deviations of SFT's samples."""
+        judged = each.scores["judge"]
+        parts = [w * (judged[name] - self.centre[name]) / self.scale[name] for name, w in self.weights.items()]
+        return np.asarray(sum(parts))
+
+
+def evidence_after(judgement: Judgement, annotators: Ids, comparisons: int) -> Floats:
+    """Σ log σ(m) over each annotator's first `comparisons` pairs (or all, where fewer): (annotators, K), ascending."""
+    evidence = log_sigmoid(judgement.margins)
+    unique, member = np.unique(annotators, return_inverse=True)
+    order = np.argsort(member, kind="stable")
+    place = np.empty(len(member), dtype=np.int64)
+    first = np.concatenate([[0], np.cumsum(np.bincount(member))[:-1]])
+    place[order] = np.arange(len(member)) - first[member[order]]
+    total = np.zeros((len(unique), evidence.shape[1]))
+    np.add.at(total, member[place < comparisons], evidence[place < comparisons])
+    return total
+
+
+def personal_weights(log_weights: Floats, evidence: Floats) -> Floats:
+    """Mean over annotators of w_k(x) · Π σ(m), normalised for each: (R, K).
+
+    Args:
+        log_weights: (R, K) of the prompts to answer.
+        evidence: (A, K) of the style's annotators, nats.
+    """
+    return np.asarray(np.exp(log_softmax(log_weights[:, None, :] + evidence[None], axis=2)).mean(axis=1))
+
+
+@dataclass(frozen=True)
+class Held:
+    """A policy's view of the held-out annotators of one style: `evidence[m]` (A, K), and the style's expert."""
+
+    evidence: dict[int, Floats]
+    expert: int
+
+
+def served(
+    each: Samples,
+    sft: Samples,
+    dpo: Samples | None,
+    taste: Taste,
+    held: Held | None,
+    prompts: Prompts,
+    bootstrap: Bootstrap,
+) -> dict[str, Any]:
+    """What the style gets from one policy, under each way of weighting its experts.
+
+    Args:
+        held: None where no held-out annotator of this style has pairs.
+
+    Returns:
+        prior: the policy as it answers a stranger; uniform: 1/K each; few_shot: {m: after m comparisons};
+        oracle: the style's expert alone. Each {"reward": interval, "minus_sft": …, "minus_dpo": …}, clustered by
+        prompt, in standard deviations of SFT's samples. uniform, few_shot and oracle only where there is a choice.
+        The comparisons are of other completions than those judged here, but may be of the same prompts.
+    """
+    rewards = taste.reward(each)
+    baselines = {"sft": sft, "dpo": dpo}
+    rows = {
+        f"minus_{name}": other.mixture(taste.reward(other))
+        for name, other in baselines.items()
+        if other is not None and other.policy != each.policy
+    }
+
+    def entry(weights: Floats) -> dict[str, Any]:
+        own = (weights * rewards).sum(axis=1)
+        differences = {name: bootstrap.difference(own, other, prompts.ids).record() for name, other in rows.items()}
+        return {"reward": bootstrap.mean(own, prompts.ids).record(), **differences}
+
+    result: dict[str, Any] = {"prior": entry(each.weights)}
+    if each.experts == 1:
+        return result
+    result["uniform"] = entry(np.full_like(each.weights, 1 / each.experts))
+    if held is not None:
+        log_weights = np.log(np.maximum(each.weights, np.finfo(np.float64).tiny))
+        result["few_shot"] = {
+            str(m): entry(personal_weights(log_weights, evidence)) for m, evidence in held.evidence.items()
+        }
+        result["oracle"] = entry(np.eye(each.experts)[np.full(len(prompts), held.expert)])
+    return result
