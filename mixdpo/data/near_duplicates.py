@@ -15,6 +15,7 @@ from mixdpo.progress import track
 
 SHINGLE = 5  # words
 PERMUTATIONS = 64
+RECALL = 0.999
 WORD = re.compile(r"\w+")
 MIX = np.uint64(0x9E3779B97F4A7C15)
 
@@ -25,10 +26,10 @@ def near_duplicates(texts: Sequence[str], similarity: float) -> list[int]:
     """Places of the texts that resemble an earlier one which stays.
 
     Two texts resemble each other when the Jaccard similarity of their sets of 5-word shingles (lower case, marks left
-    out) is at least `similarity`. MinHash with 64 permutations proposes pairs, so a pair just above the threshold can
-    be missed; none below it is ever taken. The same texts in the same order give the same places.
+    out) is at least `similarity`. MinHash proposes the pairs to compare: one in a thousand of those at the threshold is
+    missed, none below it is ever taken. The same texts in the same order give the same places.
     """
-    index = MinHashLSH(threshold=similarity, num_perm=PERMUTATIONS)
+    index = MinHashLSH(num_perm=PERMUTATIONS, params=_bands(similarity))
     blank = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int, scheme="affine32")
     kept: dict[int, Shingles] = {}
     dropped = []
@@ -42,6 +43,19 @@ def near_duplicates(texts: Sequence[str], similarity: float) -> list[int]:
             kept[place] = shingles
             index.insert(place, signature, check_duplication=False)
     return dropped
+
+
+def _bands(similarity: float) -> tuple[int, int]:
+    """How to cut a signature into (bands, rows): as few proposals as find 999 of 1000 pairs at this similarity.
+
+    datasketch's own choice balances wrong proposals against missed ones; here wrong ones only cost a comparison.
+    """
+    found = [
+        (PERMUTATIONS // rows, rows)
+        for rows in range(1, PERMUTATIONS // 2 + 1)
+        if 1 - (1 - similarity**rows) ** (PERMUTATIONS // rows) >= RECALL
+    ]
+    return found[-1] if found else (PERMUTATIONS, 1)
 
 
 def _shingles(text: str) -> Shingles:

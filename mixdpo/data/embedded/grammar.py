@@ -189,9 +189,6 @@ class License:
         framed = [START] * starts + list(words) + [END] * ends
         return all(itertools.starmap(self._allows, zip(framed, framed[1:], framed[2:], strict=False)))
 
-    def knows(self, word: str) -> bool:
-        return word in self._categories
-
     def _look_up(self, first: str, second: str, third: str) -> bool:
         for word, following in ((first, second), (second, third)):
             if word in ("a", "an") and word != article(following):

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mixdpo.config import load_params, parse_params
+from mixdpo.data.schema import REVIEWS, read_table, split_of, text_id
+from mixdpo.errors import DataError
+from mixdpo.files import read_json
+from mixdpo.layout import Layout
+from mixdpo.stages.prepare import run
+
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared" / "data"
+
+
+def params(**changes):
+    values = yaml.safe_load((ROOT / "profiles" / "demo.yaml").read_text())
+    values["source"]["reviews"] = 300
+    return parse_params(values | changes)
+
+
+def test_writes_reviews_and_counts(tmp_path):
+    layout = Layout(tmp_path)
+    assert run(params(), layout) == [layout.prepared_reviews, layout.metrics("prepare")]
+    table = read_table(layout.prepared_reviews, REVIEWS)
+    metrics = read_json(layout.metrics("prepare"))
+    assert metrics["rows_in"] == 300 == metrics["rows_kept"] + sum(metrics["dropped"].values())
+    assert table.num_rows == metrics["rows_kept"]
+    for part in ("domains", "splits", "labels"):
+        assert sum(metrics[part].values()) == metrics["rows_kept"]
+    for row in table.to_pylist():
+        assert row["review_id"] == text_id(row["text"])
+        assert row["split"] == split_of(row["review_id"], 0.1, 0.2)
+
+
+def test_two_runs_are_identical(tmp_path):
+    first, second = Layout(tmp_path / "a"), Layout(tmp_path / "b")
+    for one, other in zip(run(params(), first), run(params(), second), strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_failing_run_leaves_earlier_outputs(tmp_path):
+    layout = Layout(tmp_path)
+    written = run(params(), layout)
+    before = [path.read_bytes() for path in written]
+    with pytest.raises(DataError) as error:
+        run(params(cleaning={"min_words": 500, "max_words": 600, "near_duplicate": None}), layout)
+    assert str(error.value) == "cleaning left none of 300 reviews (300 short); loosen `cleaning` in params.yaml"
+    assert [path.read_bytes() for path in written] == before
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the review files of profile `reviews` are not on this machine")
+def test_profile_reviews_on_real_files(tmp_path):
+    values = load_params(ROOT / "profiles" / "reviews.yaml").model_dump(by_alias=True)
+    values["inputs"] = str(SHARED)
+    for part in values["source"]["sets"]:
+        part["limit"] = 400
+    run(parse_params(values), Layout(tmp_path))
+    metrics = read_json(Layout(tmp_path).metrics("prepare"))
+    assert metrics["rows_in"] == 800
+    assert metrics["rows_kept"] > 700
+    assert set(metrics["domains"]) == {"movie", "book"}
+    assert metrics["labels"]["negative"] > 100
