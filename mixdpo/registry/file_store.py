@@ -67,11 +67,11 @@ class FileStore:
 
     def list(self, prefix: str) -> list[str]:
         start = self.root / prefix.rpartition("/")[0]
-        found = []
+        found: list[str] = []
         for directory, _, names in os.walk(start, onerror=_unlisted):
+            folder = Path(directory).relative_to(self.root).as_posix()
             # names that begin with a dot are being written, or were when their writer was killed
-            whole = (Path(directory, name) for name in names if not name.startswith("."))
-            found += [path.relative_to(self.root).as_posix() for path in whole]
+            found += [f"{folder}/{name}".removeprefix("./") for name in names if not name.startswith(".")]
         return sorted(key for key in found if key.startswith(prefix))
 
     def _path(self, key: str) -> Path:
