@@ -7,6 +7,7 @@ MixDPOError
 ├─ ModelError         a model, tokenizer or hub does not fit or cannot be reached
 ├─ TrainingError      training cannot go on (non-finite values, stale inputs)
 ├─ StorageError       the disk is full or not writable
+├─ TransientError     a hub or store did not answer; the flow tries again (exit code 75)
 └─ RegistryError      a version is absent, taken, or does not match its digest
 
 Each message says what was expected, what was found, and what to do about it.
@@ -43,6 +44,10 @@ class TrainingError(MixDPOError):
 
 class StorageError(MixDPOError):
     pass
+
+
+class TransientError(MixDPOError):
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
 
 
 class RegistryError(MixDPOError):

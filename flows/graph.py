@@ -1,0 +1,53 @@
+"""DVC's own graph of the stages, and which of them have to be looked at. Prefect's tasks are made from this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mixdpo.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of dvc.yaml; a member of a matrix is called `train@dpo`."""
+
+    name: str
+    upstream: tuple[str, ...]  # stages whose outputs it reads
+    check: bool  # it, or one upstream of it, has changed: DVC decides whether it must run
+
+
+def read_graph(root: Path) -> tuple[Stage, ...]:
+    """The stages of the dvc.yaml in `root`, each after those it depends on.
+
+    A stage below a changed one counts as to be checked: the changed one may write what it wrote before.
+
+    Raises:
+        ConfigError: there is no project in `root`, or its dvc.yaml or params.yaml does not fit.
+    """
+    import networkx as nx
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.scm import SCMError
+    from dvc.stage import PipelineStage
+
+    if not (root / "dvc.yaml").is_file():
+        raise ConfigError(f"{root} has no dvc.yaml; run this in the project's directory, or name it with --root")
+    try:
+        with Repo(str(root), _wait_for_lock=True) as repo:
+            graph = repo.index.graph  # an edge leads from a stage to one that it depends on
+            status = repo.status()
+            changed = {stage for stage in graph if stage.addressing in status}
+    except (DvcException, SCMError) as error:
+        reasons = [str(error)]
+        while error := error.__cause__:  # DVC keeps the line and column in the causes
+            reasons.append(str(error))
+        raise ConfigError(f"DVC cannot read the project in {root}: {': '.join(reasons)}") from None
+    check = changed.union(*(nx.ancestors(graph, stage) for stage in changed))
+    # pointers to data (*.dvc) are nodes too, but nothing is to be run for them
+    order = [stage for stage in reversed(list(nx.topological_sort(graph))) if isinstance(stage, PipelineStage)]
+    names = {stage: stage.name for stage in order}
+    return tuple(
+        Stage(names[stage], tuple(sorted(names[up] for up in graph.successors(stage) if up in names)), stage in check)
+        for stage in order
+    )

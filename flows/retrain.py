@@ -1,0 +1,139 @@
+"""The main job: run what is stale of dvc.yaml, publish metrics and report, register the policy.
+
+    python -m flows.retrain [--workers 2] [--no-register] [--pull] [--push] [--root DIRECTORY]
+
+DVC decides what is stale. What must not be in a reproducible graph (moving data, publishing, registering) happens here.
+Works with no Prefect server running (one is started for the run) and against the one that PREFECT_API_URL names.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from prefect import flow, task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.tasks import exponential_backoff
+
+from flows.process import Children
+from flows.summary import summarise
+from flows.tasks import RETRIES, CommandError, StageResult, is_transient, run_stages, transfer
+from mixdpo.config import load_params
+from mixdpo.errors import MixDPOError
+from mixdpo.evaluation.headline import headline
+from mixdpo.evaluation.markdown import markdown_table
+from mixdpo.files import read_json
+from mixdpo.layout import Layout
+from mixdpo.registry import Version
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """What one run did, and the text that tells it."""
+
+    stages: tuple[StageResult, ...]
+    version: Version | None
+    summary: str
+
+
+@flow(name="retrain", persist_result=False)
+def retrain(
+    workers: int = 2,
+    register: bool = True,
+    pull: bool = False,
+    push: bool = False,
+    root: Path = Path(),
+) -> Retrained:
+    """From params.yaml to a registered policy.
+
+    Args:
+        workers: stages run side by side at most.
+        register: whether the policy that params.yaml names becomes a version in the registry.
+        pull: whether data and earlier runs come from DVC's remote first.
+        push: whether data and these runs go to DVC's remote afterwards.
+        root: the project's directory.
+
+    Raises:
+        CommandError: a stage failed. MixDPOError: params.yaml, dvc.yaml or the registry does not fit.
+    """
+    started = time.monotonic()
+    root = root.resolve()
+    layout = Layout(root)
+    load_params(root / "params.yaml")  # a wrong value is told before anything starts
+    with Children() as children:
+        if pull:
+            transfer("pull", root, children)
+        runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=workers)
+        stages = run_stages.with_options(task_runner=runner)(root)
+        metrics = publish(layout)
+        version = register_policy(layout, f"retrain run {flow_run.name}") if register else None
+        if push:
+            transfer("push", root, children)
+    report = layout.reports / "index.html"
+    summary = summarise(stages, time.monotonic() - started, metrics, report, version)
+    return Retrained(tuple(stages), version, summary)
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def publish(layout: Layout) -> str:
+    """Make Prefect artifacts of the metrics and the report; the table of the metrics."""
+    metrics = read_json(layout.metrics("evaluation"))
+    table, found = markdown_table(metrics), headline(metrics)
+    points = "\n".join(f"- {point}" for point in found.points)
+    create_markdown_artifact(
+        f"{found.lead}\n\n{points}\n\n{table}", key="metrics", description="Policies on held-out data"
+    )
+    create_markdown_artifact(
+        (layout.reports / "report.md").read_text(encoding="utf-8"),
+        key="report",
+        description="The report, without figures",
+    )
+    page = layout.reports / "index.html"
+    create_link_artifact(page.as_uri(), link_text=str(page), key="report-page", description="The report, with figures")
+    return table
+
+
+@task(
+    name="register",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=RETRIES,
+    retry_delay_seconds=exponential_backoff(10),
+    retry_condition_fn=is_transient,
+)
+def register_policy(layout: Layout, reason: str) -> Version:
+    """Publish the policy as a version of the registry; the same as before makes no new one."""
+    from mixdpo.stages.register import register  # imports what only publishing needs
+
+    return register(load_params(layout.root / "params.yaml"), layout, reason)
+
+
+@click.command(help=(__doc__ or "").split("\n")[0])
+@click.option(
+    "--workers", default=2, show_default=True, type=click.IntRange(1), help="Stages run side by side at most."
+)
+@click.option("--register/--no-register", default=True, show_default=True, help="Publish the policy in the registry.")
+@click.option("--pull", is_flag=True, help="First get data and earlier runs from DVC's remote.")
+@click.option("--push", is_flag=True, help="Afterwards give data and these runs to DVC's remote.")
+@click.option("--root", default=".", type=click.Path(file_okay=False, path_type=Path), help="The project's directory.")
+def main(workers: int, register: bool, pull: bool, push: bool, root: Path) -> None:
+    try:
+        done = retrain(workers=workers, register=register, pull=pull, push=push, root=root)
+    except CommandError as error:
+        click.echo(f"\n{error}", err=True)
+        sys.exit(1)
+    except MixDPOError as error:
+        click.echo(f"\n{error}", err=True)
+        sys.exit(error.exit_code)
+    click.echo(f"\n{done.summary}")
+
+
+if __name__ == "__main__":
+    main()

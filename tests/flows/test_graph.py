@@ -1,0 +1,84 @@
+"""The graph that Prefect runs is DVC's own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flows.graph import Stage, read_graph
+from mixdpo.errors import ConfigError
+
+# pygtrie, which DVC uses, warns of its own future
+pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")
+
+DIAMOND = """
+    first: {cmd: echo 1 > first.txt, outs: [first.txt]}
+    side:
+      matrix: {name: [left, right]}
+      cmd: cat first.txt > ${item.name}.txt
+      deps: [first.txt]
+      outs: ["${item.name}.txt"]
+    last: {cmd: cat left.txt right.txt > last.txt, deps: [left.txt, right.txt], outs: [last.txt]}
+"""
+
+
+def repro(root: Path, *arguments: str) -> None:
+    subprocess.run((sys.executable, "-m", "dvc", "repro", "--quiet", *arguments), cwd=root, check=True)
+
+
+def test_stages_come_after_those_they_depend_on(make_project: Callable[[str], Path]) -> None:
+    stages = read_graph(make_project(DIAMOND))
+    assert {stage.name: stage.upstream for stage in stages} == {
+        "first": (),
+        "side@left": ("first",),
+        "side@right": ("first",),
+        "last": ("side@left", "side@right"),
+    }
+    seen: set[str] = set()
+    for stage in stages:
+        assert seen.issuperset(stage.upstream)
+        seen.add(stage.name)
+
+
+def test_only_what_changed_and_what_depends_on_it_is_checked(make_project: Callable[[str], Path]) -> None:
+    root = make_project(DIAMOND)
+    assert all(stage.check for stage in read_graph(root))
+    repro(root)
+    assert not any(stage.check for stage in read_graph(root))
+    (root / "left.txt").unlink()
+    assert {stage.name for stage in read_graph(root) if stage.check} == {"side@left", "last"}
+
+
+def test_pointers_to_data_are_not_stages(make_project: Callable[[str], Path]) -> None:
+    root = make_project("only: {cmd: cat data.txt > out.txt, deps: [data.txt], outs: [out.txt]}")
+    (root / "data.txt").write_text("rows")
+    subprocess.run((sys.executable, "-m", "dvc", "add", "--quiet", "data.txt"), cwd=root, check=True)
+    assert read_graph(root) == (Stage("only", (), True),)
+
+
+def test_a_directory_without_project_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_graph(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} has no dvc.yaml; run this in the project's directory, or name it with --root"
+    )
+
+
+@pytest.mark.parametrize(
+    ("stages", "told"),
+    [
+        ("only: {cmds: echo}", "extra keys not allowed"),
+        ("only: {cmd: 'echo ${absent}'}", "Could not find 'absent'"),
+        ("one: {cmd: echo, outs: [a]}\ntwo: {cmd: echo, outs: [a]}", "is specified in"),
+    ],
+)
+def test_a_faulty_graph_is_named(make_project: Callable[[str], Path], stages: str, told: str) -> None:
+    root = make_project(stages)
+    with pytest.raises(ConfigError) as caught:
+        read_graph(root)
+    assert str(caught.value).startswith(f"DVC cannot read the project in {root}: ")
+    assert told in str(caught.value)

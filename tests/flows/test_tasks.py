@@ -1,0 +1,127 @@
+"""Stages run through Prefect in DVC's order: skipped, stopped, retried and ended as they should be."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from prefect.settings import PREFECT_API_URL
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.tasks import CommandError, StageResult, run_stages
+
+from .test_process import alive, until, written_pid
+
+pytestmark = [
+    pytest.mark.usefixtures("prefect_server"),
+    # pygtrie, which DVC uses, warns of its own future
+    pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),
+]
+
+# each stage notes that it ran in a file that DVC does not know
+CHAIN = """
+    first: {cmd: echo first >> ran && echo 1 > first.txt, outs: [first.txt]}
+    left: {cmd: echo left >> ran && cat first.txt > left.txt, deps: [first.txt], outs: [left.txt]}
+    right: {cmd: echo right >> ran && cat first.txt > right.txt, deps: [first.txt], outs: [right.txt]}
+    last: {cmd: echo last >> ran && cat left.txt right.txt > last.txt, deps: [left.txt, right.txt], outs: [last.txt]}
+"""
+
+
+def run(root: Path, workers: int = 2) -> list[StageResult]:
+    flow = run_stages.with_options(task_runner=ThreadPoolTaskRunner(max_workers=workers))
+    return flow(root, backoff_seconds=0.1)
+
+
+def ran(root: Path) -> list[str]:
+    return (root / "ran").read_text().split() if (root / "ran").is_file() else []
+
+
+def test_order_is_obeyed_and_a_second_run_runs_nothing(make_project: Callable[[str], Path]) -> None:
+    root = make_project(CHAIN)
+    first = run(root)
+    assert {result.outcome for result in first} == {"ran"}
+    assert ran(root)[0] == "first"
+    assert ran(root)[-1] == "last"
+    assert sorted(ran(root)) == ["first", "last", "left", "right"]
+
+    second = run(root)
+    assert [result.name for result in second] == [result.name for result in first]
+    assert {(result.outcome, result.seconds) for result in second} == {("unchanged", 0.0)}
+    assert len(ran(root)) == 4
+
+
+def test_what_the_cache_has_is_restored(make_project: Callable[[str], Path]) -> None:
+    root = make_project(CHAIN)
+    run(root)
+    (root / "dvc.lock").unlink()
+    outcomes = {result.name: result.outcome for result in run(root)}
+    # DVC keeps no runs of stages that read nothing
+    assert outcomes == {"first": "ran", "left": "restored", "right": "restored", "last": "restored"}
+    assert sorted(ran(root)) == ["first", "first", "last", "left", "right"]
+
+
+def test_stages_that_can_run_side_by_side_do(make_project: Callable[[str], Path]) -> None:
+    # each waits for the other: one after the other, neither would end
+    meeting = """
+        {0}:
+          cmd: touch {0}.here; timeout 30 sh -c 'until [ -e {1}.here ]; do sleep 0.05; done' && echo > {0}.txt
+          outs: [{0}.txt]
+    """
+    root = make_project(meeting.format("a", "b") + meeting.format("b", "a"))
+    assert {result.outcome for result in run(root)} == {"ran"}
+
+
+def test_a_failure_stops_what_depends_on_it_and_shows_its_last_lines(make_project: Callable[[str], Path]) -> None:
+    root = make_project(
+        CHAIN.replace("echo left >> ran && cat first.txt > left.txt", "echo no such column >&2; exit 1")
+    )
+    with pytest.raises(CommandError) as caught:
+        run(root)
+    message = str(caught.value)
+    assert message.startswith("stage left failed with exit code 1. Its last lines:\n")
+    assert "    no such column\n" in message
+    assert message.endswith("Mend the cause and run again: what was finished is kept.")
+    assert sorted(ran(root)) == ["first", "right"]
+
+
+@pytest.mark.parametrize(("code", "attempts"), [(75, 3), (1, 1), (2, 1)])
+def test_only_transient_failures_are_tried_again(make_project: Callable[[str], Path], code: int, attempts: int) -> None:
+    # fails twice, then would succeed
+    root = make_project(
+        f"hub: {{cmd: 'echo hub >> ran; [ $(wc -l < ran) -ge 3 ] || exit {code}; echo 1 > hub.txt', outs: [hub.txt]}}"
+    )
+    if code == 75:
+        assert [result.outcome for result in run(root)] == ["ran"]
+    else:
+        with pytest.raises(CommandError, match=f"^stage hub failed with exit code {code}"):
+            run(root)
+    assert len(ran(root)) == attempts
+
+
+def test_lines_are_logged_while_the_stage_runs(
+    make_project: Callable[[str], Path], task_log: list[tuple[float, str]]
+) -> None:
+    run(make_project("slow: {cmd: echo early; sleep 0.5; echo late; echo > out.txt, outs: [out.txt]}"))
+    at = {message: seconds for seconds, message in task_log}
+    assert at["late"] - at["early"] > 0.4
+    assert not [message for message in at if "git add" in message]
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_killed_flow_leaves_no_stage_alive(make_project: Callable[[str], Path], how: signal.Signals) -> None:
+    root = make_project("endless: {cmd: echo $$ > pid; sleep 300, outs: [out.txt]}")
+    code = "import sys; from pathlib import Path; from flows.tasks import run_stages; run_stages(Path(sys.argv[1]))"
+    process = subprocess.Popen(
+        (sys.executable, "-c", code, str(root)),
+        env={**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())},
+        stderr=subprocess.DEVNULL,
+    )
+    pid = written_pid(root / "pid")
+    process.send_signal(how)
+    assert process.wait(30) != 0
+    assert until(lambda: not alive(pid))
