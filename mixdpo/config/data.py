@@ -89,7 +89,7 @@ class Validation(Section):
 
     max_bad_fraction: Fraction  # of rows that may go to quarantine
     min_reviews: Count
-    min_class_fraction: Fraction  # of the rarer sentiment label among labelled reviews
+    min_class_fraction: Annotated[float, Field(ge=0, le=0.5)]  # of the rarer sentiment label among labelled reviews
     min_pairs_per_annotator: Count
 
 
