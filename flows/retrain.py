@@ -70,7 +70,7 @@ def retrain(
     with Children() as children:
         if pull:
             transfer("pull", root, children)
-        runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=workers)
+        runner: Any = ThreadPoolTaskRunner(max_workers=workers)  # which with_options does not admit by its annotation
         stages = run_stages.with_options(task_runner=runner)(root)
         metrics = publish(layout)
         version = register_policy(layout, f"retrain run {flow_run.name}") if register else None

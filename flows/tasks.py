@@ -85,7 +85,7 @@ def run_stage(stage: Stage, root: Path, children: Children) -> StageResult:
     return StageResult(stage.name, outcome, time.monotonic() - started)
 
 
-@task(cache_policy=NO_CACHE, persist_result=False, retries=RETRIES)
+@task(cache_policy=NO_CACHE, persist_result=False)
 def transfer(direction: Literal["pull", "push"], root: Path, children: Children) -> None:
     """Bring what DVC's remote has of this project's data and runs, or give it what it lacks."""
     missing = ("--allow-missing",) if direction == "pull" else ()

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from prefect import flow
 from prefect.settings import PREFECT_API_URL
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.tasks import CommandError, StageResult, run_stages
+from flows.process import Children
+from flows.tasks import CommandError, StageResult, run_stages, transfer
 
 from .test_process import alive, until, written_pid
 
@@ -33,8 +37,8 @@ CHAIN = """
 
 
 def run(root: Path, workers: int = 2) -> list[StageResult]:
-    flow = run_stages.with_options(task_runner=ThreadPoolTaskRunner(max_workers=workers))
-    return flow(root, backoff_seconds=0.1)
+    bounded = run_stages.with_options(task_runner=ThreadPoolTaskRunner(max_workers=workers))
+    return bounded(root, backoff_seconds=0.1)
 
 
 def ran(root: Path) -> list[str]:
@@ -125,3 +129,37 @@ def test_a_killed_flow_leaves_no_stage_alive(make_project: Callable[[str], Path]
     process.send_signal(how)
     assert process.wait(30) != 0
     assert until(lambda: not alive(pid))
+
+
+@flow(name="move")
+def move(direction: Literal["pull", "push"], root: Path) -> None:
+    with Children() as children:
+        transfer(direction, root, children)
+
+
+def test_what_one_machine_pushed_another_restores(make_project: Callable[[str], Path], tmp_path: Path) -> None:
+    def dvc(root: Path, *arguments: str) -> None:
+        subprocess.run((sys.executable, "-m", "dvc", *arguments), cwd=root, check=True, capture_output=True)
+
+    root = make_project("only: {cmd: echo only >> ran && cat data.txt > out.txt, deps: [data.txt], outs: [out.txt]}")
+    dvc(root, "remote", "add", "--default", "shared", str(tmp_path / "remote"))
+    (root / "data.txt").write_text("rows")
+    dvc(root, "add", "data.txt")
+    run(root)
+    move("push", root)
+
+    # another machine: the same sources, nothing computed
+    for path in (root / "data.txt", root / "out.txt", root / "dvc.lock", root / "ran"):
+        path.unlink()
+    shutil.rmtree(root / ".dvc" / "cache")
+    move("pull", root)
+    assert [result.outcome for result in run(root)] == ["restored"]
+    assert (root / "out.txt").read_text() == "rows"
+    assert ran(root) == []
+
+
+def test_a_transfer_without_remote_says_so(make_project: Callable[[str], Path]) -> None:
+    root = make_project("only: {cmd: echo > out.txt, outs: [out.txt]}")
+    run(root)
+    with pytest.raises(CommandError, match=r"^dvc push failed with exit code 1(.|\n)*no remote specified"):
+        move("push", root)

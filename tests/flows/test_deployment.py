@@ -1,0 +1,39 @@
+"""prefect.yaml deploys to a real server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_deployments_are_accepted_with_schedule_and_limit() -> None:
+    def prefect(*arguments: str) -> None:
+        subprocess.run(
+            (sys.executable, "-m", "prefect", "--no-prompt", *arguments),
+            cwd=ROOT,
+            env={**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value()), "PWD": str(ROOT)},
+            check=True,
+            capture_output=True,
+        )
+
+    prefect("work-pool", "create", "mixdpo", "--type", "process")
+    prefect("deploy", "--all")
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("retrain/weekly")
+    assert deployment.work_pool_name == "mixdpo"
+    assert [schedule.schedule.cron for schedule in deployment.schedules] == ["0 3 * * 1"]
+    assert deployment.parameters == {"workers": 2, "register": True, "pull": False, "push": False}
+    assert deployment.global_concurrency_limit.limit == 1
+    assert deployment.pull_steps == [{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}]
+    # what the server offers people who start a run by hand
+    assert set(deployment.parameter_openapi_schema["properties"]) == {"workers", "register", "pull", "push", "root"}
