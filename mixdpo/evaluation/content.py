@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mixdpo.evaluation.headline import BASELINE, most_known
-from mixdpo.evaluation.markdown import interval, recovered
+from mixdpo.evaluation.markdown import in_order, interval, number, recovered
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Section:
 def preferences(metrics: Mapping[str, Any]) -> Section:
     header = ["policy", "log-likelihood (nats)", "accuracy", "calibration error", "NMI"]
     rows = []
-    for name, policy in metrics["policies"].items():
+    for name, policy in in_order(metrics).items():
         preference, nmi = policy["preference"], recovered(policy)
         if preference is not None:
             rows.append(
@@ -66,7 +66,7 @@ def preferences(metrics: Mapping[str, Any]) -> Section:
             interval(policy["preference"]["stranger"]["accuracy"]),
             interval(policy["preference"]["stranger"].get(f"minus_{BASELINE}", {}).get("log_likelihood"), sign=True),
         ]
-        for name, policy in metrics["policies"].items()
+        for name, policy in in_order(metrics).items()
         if policy["preference"] is not None
     ]
     return Section(
@@ -92,7 +92,7 @@ def preferences(metrics: Mapping[str, Any]) -> Section:
 
 
 def _preference_by_style(metrics: Mapping[str, Any]) -> list[Table]:
-    trained = {name: policy["preference"] for name, policy in metrics["policies"].items() if policy["preference"]}
+    trained = {name: policy["preference"] for name, policy in in_order(metrics).items() if policy["preference"]}
     styles = sorted({style for preference in trained.values() for style in preference["by_style"]})
     if not styles:
         return []
@@ -124,7 +124,8 @@ def served(metrics: Mapping[str, Any]) -> Section:
         )
     rows, gains = [], []
     for style, policies in metrics["styles"].items():
-        for name, ways in policies.items():
+        for name in in_order(metrics):
+            ways = policies[name]
             known = most_known(ways)
             rows.append(
                 [
@@ -169,7 +170,7 @@ def served(metrics: Mapping[str, Any]) -> Section:
 def rewards(metrics: Mapping[str, Any]) -> Section:
     dimensions = metrics["dimensions"]
     means, experts, against = [], [], []
-    for name, policy in metrics["policies"].items():
+    for name, policy in in_order(metrics).items():
         table = policy["rewards"]
         means.append([name, *(interval(table["judge"][d]) for d in dimensions)])
         if policy["experts"] > 1:
@@ -189,8 +190,8 @@ def rewards(metrics: Mapping[str, Any]) -> Section:
         "Rewards by held-out judges",
         f"Every expert completed {metrics['prompts']:,} held-out prompts, samples of each: "
         f"{metrics['samples_per_prompt']}. A mixture's figure is the exact expectation over its experts under its own "
-        "weights, as a stranger gets it. Judges had no part in labelling the pairs; where the annotators' reward models "
-        "are happier than they are, and more so than with SFT, a policy has learnt quirks of a model.",
+        "weights, as a stranger gets it. Judges had no part in labelling the pairs; where the annotators' reward "
+        "models are happier than they are, and more so than with SFT, a policy has learnt quirks of a model.",
         [
             Table("Judges' mean score", ["policy", *dimensions], means),
             Table("Paired differences", ["policies", *dimensions], against),
@@ -204,7 +205,7 @@ def rewards(metrics: Mapping[str, Any]) -> Section:
 
 
 def specialisation(metrics: Mapping[str, Any], pictures: list[Picture]) -> Section:
-    mixtures = {name: p["specialisation"] for name, p in metrics["policies"].items() if p["specialisation"]}
+    mixtures = {name: p["specialisation"] for name, p in in_order(metrics).items() if p["specialisation"]}
     use = [
         [
             name,
@@ -255,7 +256,7 @@ def specialisation(metrics: Mapping[str, Any], pictures: list[Picture]) -> Secti
 
 def cost(metrics: Mapping[str, Any]) -> Section:
     rows = []
-    for name, policy in metrics["policies"].items():
+    for name, policy in in_order(metrics).items():
         for k, own in enumerate(policy["by_expert"]):
             text = own["text"]
             rows.append(
@@ -273,7 +274,7 @@ def cost(metrics: Mapping[str, Any]) -> Section:
     header = ["policy", "KL to SFT (nats)", "perplexity", "words", "finished", "distinct-1", "distinct-2", "self-BLEU"]
     mixtures = [
         [name, interval(policy["cost"]["kl"], 2), interval(policy["cost"]["expert_kl"], 2)]
-        for name, policy in metrics["policies"].items()
+        for name, policy in in_order(metrics).items()
         if policy["experts"] > 1
     ]
     tables = [Table("By expert", header, rows)]
@@ -282,8 +283,8 @@ def cost(metrics: Mapping[str, Any]) -> Section:
         tables.append(Table("Mixtures as a stranger gets them", columns, mixtures))
     return Section(
         "What it cost",
-        "Distance from SFT for a completion, and how varied the samples are. Perplexity is of the samples under SFT, for "
-        "each word. Distinct-n falls and self-BLEU rises as a policy repeats itself.",
+        "Distance from SFT for a completion, and how varied the samples are. Perplexity is of the samples under SFT, "
+        "for each word. Distinct-n falls and self-BLEU rises as a policy repeats itself.",
         tables,
     )
 
@@ -293,9 +294,10 @@ def truth(metrics: Mapping[str, Any]) -> Section | None:
     found = metrics["truth"]
     if not found:
         return None
-    names = list(next(iter(found["policies"].values()))["mixture"])
+    names = [d for d in metrics["dimensions"] if d in found["correlation"]]
     rows = []
-    for name, policy in found["policies"].items():
+    for name in in_order(metrics):
+        policy = found["policies"][name]
         rows.append([name, *(interval(policy["mixture"][d]) for d in names)])
         if len(policy["experts"]) > 1:
             rows += [
@@ -306,14 +308,10 @@ def truth(metrics: Mapping[str, Any]) -> Section | None:
     ]
     return Section(
         "Truth",
-        "The embedded corpus is a language whose sentiment, grammar and detail can be read exactly: here the judges are "
-        "judged themselves.",
+        "The embedded corpus is a language whose sentiment, grammar and detail can be read exactly: here the judges "
+        "are judged themselves.",
         [
             Table("What the samples truly are", ["policy", *names], rows),
             Table("Correlation of judge and truth", ["dimension", "Pearson's r"], agreement),
         ],
     )
-
-
-def number(value: float, digits: int = 3, sign: bool = False) -> str:
-    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")

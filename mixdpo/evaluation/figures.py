@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from mixdpo.evaluation import plots
 from mixdpo.evaluation.content import Picture
+from mixdpo.evaluation.markdown import in_order
 from mixdpo.evaluation.statistics import Floats
 
 Curves = dict[str, dict[str, Floats]]
@@ -35,7 +36,7 @@ def draw_figures(
     if metrics["styles"]:
         plots.save(plots.style_bars(metrics), directory / "styles.png")
     pictures = []
-    mixtures = {name: p["specialisation"] for name, p in metrics["policies"].items() if p["specialisation"]}
+    mixtures = {name: p["specialisation"] for name, p in in_order(metrics).items() if p["specialisation"]}
     if matrices := {name: found["annotators"]["matrix"] for name, found in mixtures.items() if found["annotators"]}:
         plots.save(plots.responsibilities_by_style(matrices), directory / "responsibilities.png")
         caption = "Mean responsibility of each expert for the annotators of each style."

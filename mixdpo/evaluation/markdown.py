@@ -7,13 +7,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
+def number(value: float, digits: int = 3, sign: bool = False) -> str:
+    """A number with a true minus sign; what rounds to zero has none."""
+    rounded = round(value, digits) + 0.0  # −0.0 + 0.0 is 0.0
+    return f"{rounded:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+
+
 def interval(value: Mapping[str, float] | None, digits: int = 3, sign: bool = False) -> str:
     """`0.713 [0.700, 0.725]`, or a dash where there is none."""
     if value is None:
         return "–"
-    form = f"{'+' if sign else ''}.{digits}f"
-    mean, low, high = (format(value[part], form).replace("-", "−") for part in ("mean", "low", "high"))
+    mean, low, high = (number(value[part], digits, sign) for part in ("mean", "low", "high"))
     return f"{mean} [{low}, {high}]"
+
+
+def in_order(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The policies as people compare them: sft, then few experts before many. JSON files sort them by name."""
+    policies = metrics["policies"]
+    order = sorted(policies, key=lambda name: (name != "sft", policies[name]["experts"], name))
+    return {name: policies[name] for name in order}
 
 
 MARKUP = re.compile(r"([\\`*_{}<>#|~])")
@@ -47,14 +59,14 @@ def markdown_table(metrics: Mapping[str, Any]) -> str:
     """
     header = ["policy", "log-likelihood (nats)", "accuracy", "NMI", *metrics["dimensions"]]
     rows = []
-    for name, policy in metrics["policies"].items():
+    for name, policy in in_order(metrics).items():
         preference, nmi = policy["preference"], recovered(policy)
         rows.append(
             [
                 name,
                 interval(preference and preference["log_likelihood"]),
                 interval(preference and preference["accuracy"]),
-                "–" if nmi is None else f"{nmi:.2f}",
+                "–" if nmi is None else number(nmi, 2),
                 *(interval(policy["rewards"]["judge"][dimension]) for dimension in metrics["dimensions"]),
             ]
         )

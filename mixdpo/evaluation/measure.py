@@ -27,6 +27,7 @@ from mixdpo.evaluation.specialisation import latent_use, margin_spread, recovery
 from mixdpo.evaluation.statistics import Bootstrap, Floats
 from mixdpo.objective import responsibilities
 
+SFT = "sft"
 BASELINE = "dpo"
 
 
@@ -144,10 +145,11 @@ def styles_part(
 ) -> dict[str, Any]:
     """What an annotator of each style gets from each policy: {style: {policy: `served`}}."""
     labels = np.array(["" if style is None else style for style in pairs.styles])
+    baselines = {name: samples[name] for name in (SFT, BASELINE) if name in samples}
     part: dict[str, Any] = {}
     for name, style in styles.items():
         mine = labels == name
-        taste = Taste.of(style, samples["sft"])
+        taste = Taste.of(style, samples[SFT])
         part[name] = {}
         for policy, each in samples.items():
             held, own = None, opinions.get(policy)
@@ -159,5 +161,46 @@ def styles_part(
                     {m: evidence_after(judgement, pairs.groups[mine], m) for m in COMPARISONS},
                     found["annotators"]["assignment"][name],
                 )
-            part[name][policy] = served(each, samples["sft"], samples.get(BASELINE), taste, held, prompts, bootstrap)
+            compared = {} if policy == SFT else baselines
+            part[name][policy] = served(each, taste, held, compared, prompts, bootstrap)
     return part
+
+
+def evaluation_figures(
+    samples: dict[str, Samples],
+    opinions: dict[str, Opinion],
+    pairs: HeldOut,
+    prompts: Prompts,
+    styles: dict[str, Style] | None,
+    bootstrap: Bootstrap,
+) -> dict[str, Any]:
+    """The content of metrics/evaluation.json.
+
+    Args:
+        samples: of `sft` and every policy, with the scores of all reward models.
+        opinions: of every policy but `sft`.
+        styles: the tastes that labelled the pairs, or None where they are not known in terms of the judges.
+    """
+    baselines = {name: samples[name] for name in (SFT, BASELINE) if name in samples}
+    specialisation = {name: specialisation_part(own, pairs) for name, own in opinions.items()}
+    return {
+        "schema": 1,
+        "seed": bootstrap.seed,
+        "level": bootstrap.level,
+        "pairs": len(pairs),
+        "annotators": int(pairs.groups.max()) + 1,
+        "prompts": len(set(prompts.ids)),
+        "samples_per_prompt": prompts.samples,
+        "dimensions": list(samples[SFT].scores["judge"]),
+        "policies": {
+            name: {
+                "experts": each.experts,
+                "preference": preference_part(name, opinions, pairs, bootstrap) if name in opinions else None,
+                "specialisation": specialisation.get(name),
+                **reward_part(each, {} if name == SFT else baselines, prompts, bootstrap),
+            }
+            for name, each in samples.items()
+        },
+        "styles": styles and styles_part(styles, samples, opinions, specialisation, pairs, prompts, bootstrap),
+        "truth": None,
+    }

@@ -5,9 +5,10 @@ No global pyplot state: figures are objects, drawn by Agg when `save` writes the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 from matplotlib import rc_context
@@ -15,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mixdpo.evaluation.markdown import in_order
 from mixdpo.evaluation.statistics import Floats
 
 # Okabe and Ito 2008: told apart by colour-blind readers too
@@ -38,6 +40,21 @@ STYLE = {
 }
 DPI = 200  # twice the usual: sharp on dense screens
 WIDTH = 8.0
+SMOOTH = 21  # steps averaged in a training curve
+
+
+P = ParamSpec("P")
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Draw under `STYLE`, leaving matplotlib's global settings alone."""
+
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return drawn
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -51,15 +68,14 @@ def panels(count: int, height: float = 3.2, columns: int = 3, width: float = WID
     """A figure of `count` axes in rows of `columns`."""
     columns = min(columns, count)
     rows = -(-count // columns)
-    with rc_context(STYLE):
-        figure = Figure(figsize=(width, height * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    figure = Figure(figsize=(width, height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for spare in axes[count:]:
         spare.remove()
     return figure, axes[:count]
 
 
-def colour_of(policies: Sequence[str]) -> dict[str, str]:
+def colour_of(policies: Iterable[str]) -> dict[str, str]:
     return {name: POLICY_COLOURS[place % len(POLICY_COLOURS)] for place, name in enumerate(policies)}
 
 
@@ -73,10 +89,11 @@ def _bar(axes: Axes, place: float, value: Mapping[str, float], colour: str, widt
     axes.errorbar(place, value["mean"], yerr=[[low], [high]], color="#222222", linewidth=1, capsize=2)
 
 
+@styled
 def reward_bars(metrics: Mapping[str, Any]) -> Figure:
     """Judges' mean reward on each dimension: every policy, and beside a mixture each of its experts."""
-    policies = metrics["policies"]
-    colours = colour_of(list(policies))
+    policies = in_order(metrics)
+    colours = colour_of(policies)
     figure, axes = panels(len(metrics["dimensions"]), height=3.4)
     for ax, dimension in zip(axes, metrics["dimensions"], strict=True):
         place, ticks, shown = 0.0, [], []
@@ -100,15 +117,16 @@ def reward_bars(metrics: Mapping[str, Any]) -> Figure:
     return figure
 
 
+@styled
 def style_bars(metrics: Mapping[str, Any]) -> Figure:
     """What each style gets, in standard deviations of SFT's samples, from every policy and way of weighting."""
     styles = metrics["styles"]
-    colours = colour_of(list(metrics["policies"]))
+    colours = colour_of(in_order(metrics))
     figure, axes = panels(len(styles), height=3.6)
     for ax, (style, served) in zip(axes, styles.items(), strict=True):
         place, ticks, shown = 0.0, [], []
-        for policy, ways in served.items():
-            for label, value, alpha in _ways(policy, ways):
+        for policy in colours:
+            for label, value, alpha in _ways(policy, served[policy]):
                 _bar(ax, place, value, colours[policy], 0.8, alpha=alpha)
                 ticks.append(place)
                 shown.append(label)
@@ -131,6 +149,7 @@ def _ways(policy: str, ways: Mapping[str, Any]) -> list[tuple[str, Mapping[str, 
     return shown if len(shown) > 1 else [(*shown[0][:2], 1.0)]
 
 
+@styled
 def responsibilities_by_style(matrices: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     """Mean responsibility of each expert for each style's annotators, one heat map a policy."""
     figure, axes = panels(len(matrices), height=3.2, columns=2)
@@ -156,12 +175,13 @@ def responsibilities_by_style(matrices: Mapping[str, Mapping[str, Sequence[float
     return figure
 
 
+@styled
 def annotator_map(policies: Mapping[str, tuple[Floats, Sequence[str]]], jitter: np.random.Generator) -> Figure:
     """Every held-out annotator at the mean of the experts' corners, weighted by responsibility; coloured by style.
 
     With three experts this is the exact simplex. `policies`: name → (annotators, K) responsibilities and styles.
     """
-    figure, axes = panels(len(policies), height=3.8, columns=2)
+    figure, axes = panels(len(policies), height=3.6, columns=2)
     styles = sorted({style for _, names in policies.values() for style in names})
     for ax, (policy, (q, names)) in zip(axes, policies.items(), strict=True):
         experts = q.shape[1]
@@ -182,16 +202,18 @@ def annotator_map(policies: Mapping[str, tuple[Floats, Sequence[str]]], jitter: 
             ax.scatter(x, y, s=22, alpha=0.75, color=colour, marker=marker, label=style, linewidth=0)
         ax.set_title(policy)
         ax.set_aspect("equal")
-        ax.set(xlim=(-1.35, 1.35), ylim=(-1.35, 1.35))
+        (left, bottom), (right, top) = corners.min(axis=0) - 0.35, corners.max(axis=0) + 0.3
+        ax.set(xlim=(left, right), ylim=(bottom, top))
         ax.axis("off")
-    axes[0].legend(loc="upper left", handletextpad=0.1, borderpad=0)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, handletextpad=0.1)
     return figure
 
 
+@styled
 def few_shot_curves(metrics: Mapping[str, Any]) -> Figure:
     """What a handful of comparisons is worth: likelihood of held-out preferences, and reward of each style."""
-    policies, styles = metrics["policies"], metrics["styles"] or {}
-    colours = colour_of(list(policies))
+    policies, styles = in_order(metrics), metrics["styles"] or {}
+    colours = colour_of(policies)
     figure, axes = panels(1 + len(styles), height=3.2, columns=2)
     for name, policy in policies.items():
         if policy["preference"] is not None:
@@ -199,7 +221,8 @@ def few_shot_curves(metrics: Mapping[str, Any]) -> Figure:
     axes[0].axhline(np.log(0.5), color="#7a7a7a", linewidth=0.8, ls=":")
     axes[0].set(title="held-out preferences", ylabel="log-likelihood (nats a pair)")
     for ax, (style, served) in zip(axes[1:], styles.items(), strict=True):
-        for name, ways in served.items():
+        for name in policies:
+            ways = served[name]
             if "few_shot" in ways:
                 curve = {m: entry["reward"] for m, entry in ways["few_shot"].items()}
                 _curve(ax, curve, name, colours[name])
@@ -222,6 +245,7 @@ def _curve(axes: Axes, curve: Mapping[str, Mapping[str, float]], label: str, col
     axes.set_xticks(counts)
 
 
+@styled
 def routing_bars(routes: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     """Where mixing weights send each domain: stacked mean weights, one panel a policy."""
     figure, axes = panels(len(routes), height=2.6, columns=2)
@@ -238,6 +262,7 @@ def routing_bars(routes: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     return figure
 
 
+@styled
 def training_curves(curves: Mapping[str, Mapping[str, Floats]]) -> Figure:
     """Likelihood, bound and entropy over steps; `curves`: policy → column → values (NaN where not logged)."""
     colours = colour_of(["sft", *curves])
@@ -254,17 +279,23 @@ def training_curves(curves: Mapping[str, Mapping[str, Floats]]) -> Figure:
             if column not in curve or (column == "entropy_q" and "usage_1" not in curve):
                 continue
             logged = np.isfinite(curve[column])
-            ax.plot(curve["step"][logged], curve[column][logged], color=colours[name], label=name, linewidth=1.4)
+            step, value = curve["step"][logged], curve[column][logged]
+            if len(value) > SMOOTH:  # every step was logged, of one batch each
+                ax.plot(step, value, color=colours[name], linewidth=0.6, alpha=0.25)
+                value = np.convolve(value, np.full(SMOOTH, 1 / SMOOTH), mode="valid")
+                step = step[SMOOTH // 2 : SMOOTH // 2 + len(value)]
+            ax.plot(step, value, color=colours[name], label=name, linewidth=1.5)
         ax.set(title=title, xlabel="step", ylabel=unit)
         ax.grid(axis="y")
     axes[0].legend()
     return figure
 
 
+@styled
 def frontier(metrics: Mapping[str, Any]) -> Figure:
     """Reward against distance from the reference: what each policy and expert pays for what it gets."""
-    policies = metrics["policies"]
-    colours = colour_of(list(policies))
+    policies = in_order(metrics)
+    colours = colour_of(policies)
     figure, axes = panels(len(metrics["dimensions"]), height=3.0)
     for ax, dimension in zip(axes, metrics["dimensions"], strict=True):
         for name, policy in policies.items():
@@ -278,5 +309,5 @@ def frontier(metrics: Mapping[str, Any]) -> Figure:
         ax.set(title=dimension, xlabel="KL to SFT (nats a completion)")
         ax.grid()
     axes[0].set_ylabel("judges' mean score")
-    axes[0].legend()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     return figure

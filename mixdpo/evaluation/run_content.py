@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mixdpo.evaluation.content import Link, Picture, Section, Table, number
+from mixdpo.evaluation.content import Link, Picture, Section, Table
+from mixdpo.evaluation.markdown import number
+
+ROLES = ("annotator", "judge")
 
 
 def training(summaries: Mapping[str, Mapping[str, Any]]) -> Section:
@@ -62,28 +65,28 @@ def validation(verdicts: Mapping[str, Mapping[str, Any]], pages: Mapping[str, st
 
 
 def reward_models(metrics: Mapping[str, Any], dimensions: Sequence[str]) -> Section:
-    """From metrics/rewards.json: {dimension: {role: figures}}, at its top or under `dimensions`."""
-    models = metrics.get("dimensions", metrics)
-    figures = {
-        f"{dimension}, {role}": {name: value for name, value in models[dimension][role].items() if _is_figure(value)}
-        for dimension in dimensions
-        for role in ("annotator", "judge")
-    }
-    columns = list(dict.fromkeys(name for own in figures.values() for name in own))
-    rows = [
-        [name, *(_figure(own[column]) if column in own else "–" for column in columns)] for name, own in figures.items()
-    ]
+    """From metrics/rewards.json."""
+    models = metrics["dimensions"]
+    quality = {f"{dimension}, {role}": models[dimension][role] for dimension in dimensions for role in ROLES}
+    alike = {dimension: models[dimension]["agreement"] for dimension in dimensions}
     return Section(
         "Reward models",
-        "Measured on held-out data. Annotators' models label the pairs, judges only evaluate; each learnt from data that "
-        "the other never saw.",
-        [Table("Quality", ["model", *(column.replace("_", " ") for column in columns)], rows)],
+        "Measured on held-out data. Annotators' models label the pairs, judges only evaluate; each learnt from data "
+        "that the other never saw.",
+        [_figures("Quality", "model", quality), _figures("Agreement of annotator and judge", "dimension", alike)],
     )
 
 
-def _is_figure(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _figures(caption: str, first: str, rows: Mapping[str, Mapping[str, float | None]]) -> Table:
+    """A row a name, a column for every figure that any of them has."""
+    columns = list(dict.fromkeys(column for own in rows.values() for column in own))
+    header = [first, *(column.replace("_", " ") for column in columns)]
+    return Table(
+        caption, header, [[name, *(_figure(own.get(column)) for column in columns)] for name, own in rows.items()]
+    )
 
 
-def _figure(value: float) -> str:
+def _figure(value: float | None) -> str:
+    if value is None:
+        return "–"
     return f"{value:,}" if isinstance(value, int) else number(value)

@@ -78,10 +78,9 @@ class Held:
 
 def served(
     each: Samples,
-    sft: Samples,
-    dpo: Samples | None,
     taste: Taste,
     held: Held | None,
+    baselines: dict[str, Samples],
     prompts: Prompts,
     bootstrap: Bootstrap,
 ) -> dict[str, Any]:
@@ -89,19 +88,17 @@ def served(
 
     Args:
         held: None where no held-out annotator of this style has pairs.
+        baselines: what to compare with, by name.
 
     Returns:
         prior: the policy as it answers a stranger; uniform: 1/K each; few_shot: {m: after m comparisons};
-        oracle: the style's expert alone. Each {"reward": interval, "minus_sft": …, "minus_dpo": …}, clustered by
-        prompt, in standard deviations of SFT's samples. uniform, few_shot and oracle only where there is a choice.
+        oracle: the style's expert alone. Each {"reward": interval, "minus_NAME": interval, …}, clustered by prompt, in
+        standard deviations of SFT's samples. All but prior only where there is a choice of experts.
         The comparisons are of other completions than those judged here, but may be of the same prompts.
     """
     rewards = taste.reward(each)
-    baselines = {"sft": sft, "dpo": dpo}
     rows = {
-        f"minus_{name}": other.mixture(taste.reward(other))
-        for name, other in baselines.items()
-        if other is not None and other.policy != each.policy
+        f"minus_{name}": other.mixture(taste.reward(other)) for name, other in baselines.items() if name != each.policy
     }
 
     def entry(weights: Floats) -> dict[str, Any]:

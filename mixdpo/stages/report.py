@@ -14,6 +14,7 @@ from mixdpo.evaluation.content import Picture, Section
 from mixdpo.evaluation.examples import examples
 from mixdpo.evaluation.figures import draw_figures, read_curve
 from mixdpo.evaluation.headline import headline
+from mixdpo.evaluation.markdown import in_order
 from mixdpo.evaluation.report import Report, render_html, render_markdown
 from mixdpo.evaluation.tables import RESPONSIBILITIES
 from mixdpo.files import read_json, replacing, write_text
@@ -32,7 +33,7 @@ def run(params: Params, layout: Layout) -> list[Path]:
             f"{layout.metrics('evaluation')} has schema {metrics.get('schema')}, expected 1; "
             "run `mixdpo evaluate` again"
         )
-    trained = [name for name in metrics["policies"] if name in params.policies]
+    trained = [name for name in in_order(metrics) if name in params.policies]
     curves = {name: read_curve(path) for name in trained if (path := layout.training_curve(name)).is_file()}
     rows = read_table(layout.evaluation / "responsibilities.parquet", RESPONSIBILITIES)
     shown = examples(

@@ -68,7 +68,7 @@ def test_personal_weights_are_each_annotators_posterior_then_averaged() -> None:
 
 def test_each_way_of_weighting_gives_its_own_reward(sft: Samples, mix: Samples, prompts: Prompts) -> None:
     held = Held({0: np.zeros((4, 3)), 8: np.tile([0.0, -50.0, -50.0], (4, 1))}, expert=0)
-    found = served(mix, sft, None, Taste.of(LIKES, sft), held, prompts, BOOTSTRAP)
+    found = served(mix, Taste.of(LIKES, sft), held, {"sft": sft}, prompts, BOOTSTRAP)
     gain = {
         name: entry["minus_sft"]["mean"]
         for name, entry in {**found, "stranger": found["few_shot"]["0"], "friend": found["few_shot"]["8"]}.items()
@@ -82,10 +82,10 @@ def test_each_way_of_weighting_gives_its_own_reward(sft: Samples, mix: Samples, 
 
 
 def test_one_expert_has_no_choice_and_is_not_compared_with_itself(sft: Samples, prompts: Prompts) -> None:
-    found = served(sft, sft, None, Taste.of(LIKES, sft), None, prompts, BOOTSTRAP)
+    found = served(sft, Taste.of(LIKES, sft), None, {"sft": sft}, prompts, BOOTSTRAP)
     assert list(found) == ["prior"]
     assert list(found["prior"]) == ["reward"]
 
 
 def test_without_held_out_annotators_there_is_no_few_shot(sft: Samples, mix: Samples, prompts: Prompts) -> None:
-    assert set(served(mix, sft, sft, Taste.of(LIKES, sft), None, prompts, BOOTSTRAP)) == {"prior", "uniform"}
+    assert set(served(mix, Taste.of(LIKES, sft), None, {}, prompts, BOOTSTRAP)) == {"prior", "uniform"}
