@@ -289,11 +289,9 @@ def cost(metrics: Mapping[str, Any]) -> Section:
     )
 
 
-def truth(metrics: Mapping[str, Any]) -> Section | None:
-    """Only for the embedded corpus, whose language can be read exactly."""
+def truth(metrics: Mapping[str, Any]) -> Section:
+    """Of a run on the embedded corpus, whose language can be read exactly."""
     found = metrics["truth"]
-    if not found:
-        return None
     names = [d for d in metrics["dimensions"] if d in found["correlation"]]
     rows = []
     for name in in_order(metrics):

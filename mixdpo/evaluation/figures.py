@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mixdpo.errors import DataError
 from mixdpo.evaluation import plots
 from mixdpo.evaluation.content import Picture
 from mixdpo.evaluation.markdown import in_order
@@ -20,6 +21,8 @@ Curves = dict[str, dict[str, Floats]]
 
 def read_curve(path: Path) -> dict[str, Floats]:
     """A training curve (CSV with a column `step`): column → values, NaN where a step did not log it."""
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; run the stage that writes it first (`dvc repro` runs all)")
     with path.open(encoding="utf-8", newline="") as handle:
         rows = list(csv.DictReader(handle))
     names = list(rows[0]) if rows else []
