@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from mixdpo.config.base import Count, Name, Natural, Positive, Section
+
+
+def _spans(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] == bounds[1]:
+        raise ValueError(f"both ends are {bounds[0]:g}, so no target can be told from another; give two numbers")
+    return bounds
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_spans)]  # of a target; its ends are mapped to 0 and 1
 
 
 class TrainHere(Section):
@@ -33,7 +42,7 @@ class ReviewLabels(Section):
 
     kind: Literal["reviews"]
     field: str
-    range: tuple[float, float]  # mapped to 0 and 1
+    range: Range
 
 
 class FileLabels(Section):
@@ -43,7 +52,7 @@ class FileLabels(Section):
     paths: tuple[str, ...] = Field(min_length=1)
     text: str
     target: str
-    range: tuple[float, float]
+    range: Range
     limit: Count | None
 
 
@@ -83,6 +92,14 @@ class RewardTraining(Section):
     epochs: Count
     batch: Count
     learning_rate: Positive
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RewardTraining:
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} is not a multiple of 2 * heads {2 * self.heads}; change one of them")
+        if self.snippet_words[0] > self.snippet_words[1]:
+            raise ValueError(f"snippet_words {self.snippet_words} go from long to short; give the shorter first")
+        return self
 
 
 class Rewards(Section):

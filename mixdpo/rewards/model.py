@@ -1,0 +1,178 @@
+"""A reward model in use: any Hugging Face sequence classifier, read as a probability of one label."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from mixdpo.compute import Compute
+from mixdpo.config.models import PretrainedReward
+from mixdpo.errors import ModelError
+from mixdpo.files import read_json, write_json
+from mixdpo.progress import track
+from mixdpo.rewards.batching import budgeted_batches, pad
+
+logger = logging.getLogger(__name__)
+
+CARD = "reward.json"
+CPU = Compute(torch.device("cpu"), torch.float32)
+EXPECTED = "expected a directory with config.json, model.safetensors and a tokenizer, or a Hub id and its revision"
+
+
+class RewardModel:
+    """score = probability of one label after temperature: softmax(logits / T)[label]; sigmoid for a single logit."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        label: int,
+        temperature: float,
+        compute: Compute = CPU,
+    ) -> None:
+        self.model = model.to(compute.device).eval()
+        self.tokenizer = tokenizer
+        self.label = label
+        self.temperature = temperature
+        self.compute = compute
+        self.max_tokens = _max_tokens(model, tokenizer)
+
+    @classmethod
+    def load(cls, source: PretrainedReward | Path, compute: Compute = CPU, inputs: Path = Path()) -> RewardModel:
+        """A model named in params.yaml (a directory below `inputs`, or a Hub id) or one that `mixdpo rewards` wrote.
+
+        Raises:
+            ModelError: not there, not reachable, not a sequence classifier, or without that label.
+        """
+        if isinstance(source, PretrainedReward):
+            directory = inputs / source.model
+            place = directory if directory.is_dir() else source.model
+            model, tokenizer = _load(place, source.revision)
+            return cls(model, tokenizer, resolve_label(model, source.label, str(place)), source.temperature, compute)
+        if not (source / CARD).is_file():
+            raise ModelError(f"{source} holds no reward model ({CARD} is missing); run `mixdpo rewards`")
+        card = read_json(source / CARD)
+        model, tokenizer = _load(source, None)
+        return cls(model, tokenizer, resolve_label(model, card["label"], str(source)), card["temperature"], compute)
+
+    def save(self, directory: Path, card: Mapping[str, Any]) -> None:
+        """Write a Hugging Face directory and reward.json: `card` with what `load` needs."""
+        self.model.save_pretrained(directory)
+        self.tokenizer.save_pretrained(directory)
+        write_json(
+            directory / CARD, {**card, "label": label_name(self.model, self.label), "temperature": self.temperature}
+        )
+
+    def score(self, texts: Sequence[str], batch_tokens: int, what: str = "scoring") -> NDArray[np.float64]:
+        """Scores in [0, 1], (texts,), the same whichever texts come along (to 1e-6 in float32)."""
+        logits = self.logits(texts, batch_tokens, what) / self.temperature
+        if logits.shape[1] == 1:
+            return logits[:, 0].sigmoid().numpy()
+        return logits.softmax(dim=1)[:, self.label].numpy()
+
+    @torch.inference_mode()
+    def logits(self, texts: Sequence[str], batch_tokens: int, what: str = "scoring") -> Tensor:
+        """(texts, labels) in float64 on the CPU, before temperature. Equal texts are read once."""
+        places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+        rows = self._tokens(list(places))
+        logits = torch.empty(len(rows), self.model.config.num_labels, dtype=torch.float64)
+        batches = budgeted_batches([len(row) for row in rows], batch_tokens)
+        device, precision = self.compute
+        with torch.autocast(device.type, dtype=precision, enabled=precision is torch.bfloat16):
+            for batch in track(batches, what):
+                ids, mask = pad([rows[place] for place in batch], self.tokenizer.pad_token_id, device)
+                logits[batch] = self.model(input_ids=ids, attention_mask=mask).logits.double().cpu()
+        return logits[[places[text] for text in texts]]
+
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        rows: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"]
+        long = [place for place, row in enumerate(rows) if len(row) > self.max_tokens]
+        if long:
+            logger.warning(
+                "%d of %d texts are longer than the %d tokens that the reward model reads; their ends are not judged",
+                len(long),
+                len(texts),
+                self.max_tokens,
+            )
+            cut = self.tokenizer([texts[place] for place in long], truncation=True, max_length=self.max_tokens)
+            for place, row in zip(long, cut["input_ids"], strict=True):
+                rows[place] = row
+        return rows
+
+
+def resolve_label(model: PreTrainedModel, label: str, source: str) -> int:
+    """The index of `label`: a name in id2label, or an index.
+
+    Raises:
+        ModelError: there is no such label; the message lists those there are.
+    """
+    names = {index: str(name) for index, name in model.config.id2label.items()}
+    for index, name in names.items():
+        if name == label:
+            return int(index)
+    if label.isdigit() and int(label) in names:
+        return int(label)
+    listing = ", ".join(f"{name} ({index})" for index, name in sorted(names.items()))
+    raise ModelError(f"{source} has no label {label!r}; it has {listing}: name one of these in params.yaml")
+
+
+def label_name(model: PreTrainedModel, label: int) -> str:
+    return str(model.config.id2label[label])
+
+
+def _load(place: Path | str, revision: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    local = isinstance(place, Path)
+    if not local and revision is None:
+        raise ModelError(
+            f"reward model {place!r} is no directory here, and a Hub id needs a `revision`: "
+            "name the commit in params.yaml, or correct the path"
+        )
+    try:
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            str(place),
+            revision=revision,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(str(place), revision=revision, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(
+            f"reward model {str(place)!r} (revision {revision}) cannot be loaded as a sequence classifier ({reason}); "
+            f"{EXPECTED}{'' if local else ' that this machine can reach'}"
+        ) from error
+    if report["missing_keys"]:
+        raise ModelError(
+            f"reward model {str(place)!r} is no sequence classifier: its weights lack "
+            f"{', '.join(sorted(report['missing_keys']))}; name a model that was trained to classify"
+        )
+    if tokenizer.pad_token_id is None:
+        raise ModelError(
+            f"reward model {str(place)!r} has no padding token, so texts cannot be batched; "
+            "name one as pad_token in its tokenizer_config.json and as pad_token_id in its config.json"
+        )
+    return model, tokenizer
+
+
+def _max_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The longest text the model reads, in tokens, those of the tokenizer's own included."""
+    limits = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", tokenizer.model_max_length)]
+    for name, module in model.named_modules():
+        # RoBERTa and its kin number positions from padding_idx + 1 on
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            offset = 0 if module.padding_idx is None else module.padding_idx + 1
+            limits.append(module.num_embeddings - offset)
+    return int(min(limits))

@@ -1,0 +1,115 @@
+"""`mixdpo preferences`: pairs labelled by annotators with styles, or ready ones → data/labelled/preferences.parquet."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mixdpo.config import Params
+from mixdpo.config.data import PreferenceFiles
+from mixdpo.data.ready import read_preferences
+from mixdpo.data.schema import CANDIDATES, PREFERENCES, SPLITS, read_table, write_table
+from mixdpo.files import canonical_json, digest, write_json
+from mixdpo.layout import Layout
+from mixdpo.rewards.styles import Candidates, Comparison, label_pairs, standardisation
+
+QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def run(params: Params, layout: Layout) -> list[Path]:
+    """Write the preferences table and metrics/preferences.json.
+
+    Raises:
+        DataError: no scores, too few pairs that differ enough, or ready data that is not what it should be.
+    """
+    source = params.preferences.source
+    if isinstance(source, PreferenceFiles):
+        rows = read_preferences(source, layout.root / params.inputs, params.splits)
+    else:
+        rows = _label(params, read_table(layout.validated("scores"), CANDIDATES))
+    write_table(layout.labelled_preferences, rows, PREFERENCES)
+    write_json(layout.metrics("preferences"), _metrics(rows, annotated=not isinstance(source, PreferenceFiles)))
+    return [layout.labelled_preferences, layout.metrics("preferences")]
+
+
+def _label(params: Params, table: pa.Table) -> list[dict[str, Any]]:
+    """Rows of PREFERENCES; scores are standardised over the training candidates in all splits."""
+    settings = params.preferences
+    dimensions = sorted({name for style in settings.styles.values() for name in style.weights})
+    missing = [name for name in dimensions if name not in table.column_names]
+    assert not missing, f"params promise that styles weigh known dimensions only, not {missing}"
+    scores = np.column_stack([table[name].to_numpy() for name in dimensions])
+    splits = np.array(table["split"].to_pylist())
+    mean, deviation = standardisation(scores[splits == "train"], dimensions)
+    rows: list[dict[str, Any]] = []
+    for place, split in enumerate(SPLITS):
+        own = table.filter(pa.array(splits == split))
+        columns = {name: np.array(own[name].to_pylist()) for name in ("prompt_id", "completion", "domain")}
+        candidates = Candidates(
+            columns["prompt_id"],
+            columns["completion"],
+            columns["domain"],
+            (scores[splits == split] - mean) / deviation,
+        )
+        generator = np.random.default_rng([params.seed, place])
+        comparisons = label_pairs(candidates, dimensions, settings.styles, settings.annotators, split, generator)
+        rows.extend(_rows(comparisons, own.to_pylist()))
+    return rows
+
+
+def _rows(comparisons: Sequence[Comparison], candidates: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    rows = []
+    for each in comparisons:
+        chosen, rejected = candidates[each.chosen], candidates[each.rejected]
+        shared = {name: chosen[name] for name in ("prompt_id", "prompt", "domain", "split")}
+        rows.append(
+            {
+                **shared,
+                "pair_id": digest([each.annotator, chosen["candidate_id"], rejected["candidate_id"]]),
+                "chosen": chosen["completion"],
+                "rejected": rejected["completion"],
+                "chosen_finished": chosen["finished"],
+                "rejected_finished": rejected["finished"],
+                "annotator": each.annotator,
+                "style": each.style,
+                "metadata": canonical_json({"gap": each.gap, "flipped": each.flipped}).decode("utf-8"),
+            }
+        )
+    return rows
+
+
+def _metrics(rows: Sequence[dict[str, Any]], annotated: bool) -> dict[str, Any]:
+    longer = [(len(row["chosen"].split()), len(row["rejected"].split())) for row in rows]
+    different = [left > right for left, right in longer if left != right]
+    metrics: dict[str, Any] = {
+        "schema": 1,
+        "pairs": len(rows),
+        "prompts": len({row["prompt_id"] for row in rows}),
+        "annotators": len({row["annotator"] for row in rows}),
+        # a policy could win this share of pairs by length alone
+        "chosen_longer": sum(different) / len(different) if different else None,
+        "by_split": _count(rows, "split"),
+        "by_domain": _count(rows, "domain"),
+        "by_style": _count(rows, "style"),
+        "annotators_by_style": _count({row["annotator"]: row for row in rows}.values(), "style"),
+        "domains_by_style": {
+            style: _count([row for row in rows if str(row["style"]) == style], "domain")
+            for style in _count(rows, "style")
+        },
+    }
+    if annotated:
+        labels = [json.loads(row["metadata"]) for row in rows]
+        gaps = np.quantile([label["gap"] for label in labels], QUANTILES)
+        metrics["gap_quantiles"] = {f"{q:g}": float(gap) for q, gap in zip(QUANTILES, gaps, strict=True)}
+        metrics["flipped"] = sum(label["flipped"] for label in labels)
+    return metrics
+
+
+def _count(rows: Iterable[dict[str, Any]], column: str) -> dict[str, int]:
+    return dict(sorted(Counter(str(row[column]) for row in rows).items()))
