@@ -6,9 +6,9 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 # Large temporaries of a training step otherwise go back to the system and are faulted in again at every step;
 # stages that train measured a third of their time there.
@@ -20,10 +20,36 @@ MALLOC = {
 
 
 def child_environment() -> dict[str, str]:
-    """This process's environment, with the commands of its virtual environment found first."""
+    """This process's environment, with the commands of its virtual environment found first and no bars in logs."""
     here = str(Path(sys.executable).parent)
     path = os.pathsep.join((here, os.environ.get("PATH", os.defpath)))
-    return {**MALLOC, **os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}
+    return {**MALLOC, "TQDM_DISABLE": "1", **os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+def start_guarded(
+    command: Sequence[str], cwd: Path, output: int, variables: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.Popen[str]:
+    """Start `command` below flows/guard.py, which ends it when the `stdin` of what is returned is closed.
+
+    It has a session of its own: Ctrl-C reaches the flow alone, which then ends its children in order.
+
+    Args:
+        output: where its lines go, subprocess.PIPE or subprocess.DEVNULL.
+        variables: added to its environment.
+    """
+    # the guard needs the standard library alone, and starts in 20 ms without the rest
+    guarded = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py")), *command]
+    return subprocess.Popen(
+        guarded,
+        cwd=cwd,
+        env={**child_environment(), **variables},
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    )
 
 
 class StoppedError(Exception):
@@ -44,23 +70,10 @@ class Children:
         Raises:
             StoppedError: the context was left before the command could be started.
         """
-        # the guard needs the standard library alone, and starts in 20 ms without the rest
-        guarded = [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py")), *command]
         with self._lock:
             if self._stopped:
                 raise StoppedError
-            guard = subprocess.Popen(
-                guarded,
-                cwd=cwd,
-                env=child_environment(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-                start_new_session=True,  # Ctrl-C reaches the flow alone, which then ends its children in order
-            )
+            guard = start_guarded(command, cwd, output=subprocess.PIPE)
             self._guards.add(guard)
         assert guard.stdin is not None
         assert guard.stdout is not None

@@ -23,6 +23,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 
 from flows.process import Children
+from flows.server import server
 from flows.summary import summarise
 from flows.tasks import RETRIES, CommandError, StageResult, is_transient, run_stages, transfer
 from mixdpo.config import load_params
@@ -125,13 +126,17 @@ def register_policy(layout: Layout, reason: str) -> Version:
 @click.option("--root", default=".", type=click.Path(file_okay=False, path_type=Path), help="The project's directory.")
 def main(workers: int, register: bool, pull: bool, push: bool, root: Path) -> None:
     try:
-        done = retrain(workers=workers, register=register, pull=pull, push=push, root=root)
+        with server():
+            done = retrain(workers=workers, register=register, pull=pull, push=push, root=root)
     except CommandError as error:
         click.echo(f"\n{error}", err=True)
         sys.exit(1)
     except MixDPOError as error:
         click.echo(f"\n{error}", err=True)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        click.echo("\nStopped. What was finished is kept; run again to go on.", err=True)
+        sys.exit(130)
     click.echo(f"\n{done.summary}")
 
 
