@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -28,7 +30,26 @@ def prepare_compute(settings: Device) -> Compute:
         raise ConfigError(
             "compute.device is cuda but this machine or this torch build has none; set it to auto or cpu in params.yaml"
         )
+    _keep_large_buffers()
     if settings.threads:
         torch.set_num_threads(settings.threads)
     kind = "cuda" if available and settings.device != "cpu" else "cpu"
     return Compute(torch.device(kind), torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32)
+
+
+def _keep_large_buffers() -> None:
+    """Let glibc reuse large buffers instead of returning them to the system after each step.
+
+    Every step makes the same large temporaries; faulting them in again is about a third of a CPU step
+    (docs/performance.md). The environment variables that do the same cannot be set from inside the process.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return  # another C library: slower, not wrong
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3
+    mallopt(mmap_threshold, 1 << 30)
+    mallopt(trim_threshold, 1 << 30)
+    mallopt(top_pad, 64 << 20)

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from mixdpo.errors import ModelError
 from mixdpo.policy.heads import LinearHeads, LowRankHeads
+from mixdpo.policy.token_logps import token_logps
 from mixdpo.policy.tokens import TokenBatch
 
 Heads = LinearHeads | LowRankHeads
@@ -52,9 +53,7 @@ class SharedTrunk(nn.Module):
         return states[batch.row, batch.position]
 
     def _token_logps(self, hidden_CD: Tensor, target_C: Tensor) -> Tensor:
-        logits_CKV = self.heads(hidden_CD).float()
-        chosen_CK = logits_CKV.gather(-1, target_C[:, None, None].expand(-1, self.experts, 1)).squeeze(-1)
-        return chosen_CK - logits_CKV.logsumexp(dim=-1)
+        return token_logps(self.heads(hidden_CD).float(), target_C[:, None].expand(-1, self.experts))
 
     def prompt_features(self, batch: TokenBatch) -> Tensor:
         """Mean trunk state over each row's tokens: (rows, width), float32. What a gate sees (method.md §4)."""
