@@ -47,7 +47,7 @@ class Retrained:
 @flow(name="retrain", persist_result=False)
 def retrain(
     workers: int = 2,
-    register: bool = True,
+    registration: bool = True,
     pull: bool = False,
     push: bool = False,
     root: Path = Path(),
@@ -56,7 +56,7 @@ def retrain(
 
     Args:
         workers: stages run side by side at most.
-        register: whether the policy that params.yaml names becomes a version in the registry.
+        registration: whether the policy that params.yaml names becomes a version in the registry.
         pull: whether data and earlier runs come from DVC's remote first.
         push: whether data and these runs go to DVC's remote afterwards.
         root: the project's directory.
@@ -74,7 +74,7 @@ def retrain(
         runner: Any = ThreadPoolTaskRunner(max_workers=workers)  # which with_options does not admit by its annotation
         stages = run_stages.with_options(task_runner=runner)(root)
         metrics = publish(layout)
-        version = register_policy(layout, f"retrain run {flow_run.name}") if register else None
+        version = register_policy(layout, f"retrain run {flow_run.name}") if registration else None
         if push:
             transfer("push", root, children)
     report = layout.reports / "index.html"
@@ -127,7 +127,7 @@ def register_policy(layout: Layout, reason: str) -> Version:
 def main(workers: int, register: bool, pull: bool, push: bool, root: Path) -> None:
     try:
         with server():
-            done = retrain(workers=workers, register=register, pull=pull, push=push, root=root)
+            done = retrain(workers=workers, registration=register, pull=pull, push=push, root=root)
     except CommandError as error:
         click.echo(f"\n{error}", err=True)
         sys.exit(1)

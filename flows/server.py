@@ -6,6 +6,7 @@ minutes for a server to tell of its end, and a killed flow leaves it running. Th
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import subprocess
@@ -16,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import ProxyHandler, build_opener
 
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogHandler
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.process import start_guarded
@@ -38,6 +41,8 @@ def server() -> Iterator[str]:
     if named:
         yield str(named)
         return
+    # it shows no pages, so the flow's "View at" would lead nowhere
+    logging.getLogger("prefect.flow_runs").addFilter(lambda record: not record.getMessage().startswith("View at "))
     port = _free_port()
     command = (sys.executable, *APPLICATION, "--host", "127.0.0.1", "--port", str(port))
     guard = start_guarded(command, Path.cwd(), subprocess.DEVNULL, EPHEMERAL)
@@ -46,7 +51,12 @@ def server() -> Iterator[str]:
         url = f"http://127.0.0.1:{port}/api"
         _wait(guard, url)
         with temporary_settings({PREFECT_API_URL: url}):
-            yield url
+            try:
+                yield url
+            finally:
+                # what is still queued is for this server: sent later, it would be tried for a minute after its end
+                APILogHandler().flush()
+                EventsWorker.drain_all(timeout=5)
     finally:
         guard.stdin.close()
         guard.wait()

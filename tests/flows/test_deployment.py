@@ -32,8 +32,8 @@ def test_deployments_are_accepted_with_schedule_and_limit() -> None:
         deployment = client.read_deployment_by_name("retrain/weekly")
     assert deployment.work_pool_name == "mixdpo"
     assert [schedule.schedule.cron for schedule in deployment.schedules] == ["0 3 * * 1"]
-    assert deployment.parameters == {"workers": 2, "register": True, "pull": False, "push": False}
+    assert deployment.parameters == {"workers": 2, "registration": True, "pull": False, "push": False}
     assert deployment.global_concurrency_limit.limit == 1
     assert deployment.pull_steps == [{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}]
     # what the server offers people who start a run by hand
-    assert set(deployment.parameter_openapi_schema["properties"]) == {"workers", "register", "pull", "push", "root"}
+    assert set(deployment.parameter_openapi_schema["properties"]) == {"workers", "registration", "pull", "push", "root"}

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import urlopen
@@ -68,3 +69,30 @@ with server() as url:
     process.wait(30)
     assert until(lambda: not listening(url))
     assert note.read_text() == (f"{url}\n200" if how is signal.SIGINT else f"{url}\n")
+
+
+def test_a_run_ends_as_soon_as_it_has_told_its_end(prefect_home: Path) -> None:
+    # what is queued for the server when it ends would be tried for a minute
+    code = """
+import time, flows
+from flows.server import server
+from prefect import flow, get_run_logger
+@flow
+def speak():
+    get_run_logger().info("spoken")
+with server():
+    speak()
+print(time.time())
+"""
+    done = subprocess.run(
+        (sys.executable, "-c", code),
+        env={**os.environ, "PREFECT_HOME": str(prefect_home), "PREFECT_API_URL": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert time.time() - float(done.stdout) < 20
+    assert "spoken" in done.stderr
+    assert "connection" not in done.stderr
+    assert "View at" not in done.stderr
