@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -14,7 +14,7 @@ LOG_EVERY_SECONDS = 10.0
 
 def track(items: Iterable[T], what: str, total: int | None = None, done: int = 0) -> Iterator[T]:
     """Yield `items`, showing how many of `total` are done (`done` were finished before a resume)."""
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = done + len(items)
     if sys.stderr.isatty():
         yield from _bar(items, what, total, done)
@@ -24,7 +24,14 @@ def track(items: Iterable[T], what: str, total: int | None = None, done: int = 0
 
 def _bar(items: Iterable[T], what: str, total: int | None, done: int) -> Iterator[T]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as progress:

@@ -35,7 +35,8 @@ def annotator_elbo(margins: Tensor, log_weights: Tensor, groups: Tensor, respons
     """
     joint, member = group_log_joint(margins, log_weights, groups)
     q = torch.zeros_like(joint).index_copy(0, member, responsibilities.to(joint.dtype))
-    return (torch.where(q > 0, q * joint, 0.0) + torch.special.entr(q)).sum(dim=-1)
+    entropy: Tensor = torch.special.entr(q)
+    return (torch.where(q > 0, q * joint, 0.0) + entropy).sum(dim=-1)
 
 
 def leave_one_out_weights(margins: Tensor, log_weights: Tensor, groups: Tensor) -> Tensor:

@@ -86,4 +86,5 @@ def elbo(margins: Tensor, log_weights: Tensor, responsibilities: Tensor) -> Tens
     """
     # entr(q) = −q log q is 0 at q = 0; a joint of −inf under q = 0 counts as 0 too
     expected = torch.where(responsibilities > 0, responsibilities * log_joint(margins, log_weights), 0.0)
-    return (expected + torch.special.entr(responsibilities)).sum(dim=-1)
+    entropy: Tensor = torch.special.entr(responsibilities)
+    return (expected + entropy).sum(dim=-1)

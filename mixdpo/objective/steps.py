@@ -14,7 +14,8 @@ def expert_loss(margins: Tensor, responsibilities: Tensor) -> Tensor:
         margins: (pairs, experts), with gradient.
         responsibilities: (pairs, experts); detached here, so that this is EM and not the gradient of the log-sum.
     """
-    return -(responsibilities.detach() * F.logsigmoid(margins)).sum(dim=-1).mean()
+    expected: Tensor = responsibilities.detach() * F.logsigmoid(margins)
+    return -expected.sum(dim=-1).mean()
 
 
 def gate_loss(log_weights: Tensor, responsibilities: Tensor, entropy: float) -> Tensor:
@@ -28,7 +29,8 @@ def gate_loss(log_weights: Tensor, responsibilities: Tensor, entropy: float) -> 
     q = responsibilities.detach()
     divergence = (torch.special.xlogy(q, q) - q * log_weights).sum(dim=-1)
     spread = -(log_weights.exp() * log_weights).sum(dim=-1)
-    return (divergence - entropy * spread).mean()
+    loss: Tensor = (divergence - entropy * spread).mean()
+    return loss
 
 
 def update_global_weights(log_weights: Tensor, responsibilities: Tensor, alpha: float, smoothing: float) -> Tensor:

@@ -49,17 +49,20 @@ class SharedTrunk(nn.Module):
 
     def completion_states(self, batch: TokenBatch) -> Tensor:
         """Trunk states that predict the completion tokens: (completion tokens, width)."""
-        states = self.trunk(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
-        return states[batch.row, batch.position]
+        return self._states(batch)[batch.row, batch.position]
 
     def _token_logps(self, hidden_CD: Tensor, target_C: Tensor) -> Tensor:
         return token_logps(self.heads(hidden_CD).float(), target_C[:, None].expand(-1, self.experts))
 
     def prompt_features(self, batch: TokenBatch) -> Tensor:
         """Mean trunk state over each row's tokens: (rows, width), float32. What a gate sees (method.md §4)."""
-        states = self.trunk(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state.float()
         mask = batch.attention_mask[..., None]
-        return (states * mask).sum(dim=1) / mask.sum(dim=1)
+        return (self._states(batch).float() * mask).sum(dim=1) / mask.sum(dim=1)
+
+    def _states(self, batch: TokenBatch) -> Tensor:
+        """(rows, positions, width)."""
+        states: Tensor = self.trunk(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
+        return states
 
     def models(self) -> Iterator[tuple[SharedTrunk, int]]:
         """(the trunk that runs expert k, its head there) for k = 0 … K−1."""

@@ -52,6 +52,9 @@ class LinearHeads(nn.Module):
 class LowRankHeads(nn.Module):
     """logits_k = h W₀ᵀ + (h A_kᵀ) B_kᵀ: the shared product is done once, each expert adds rank·(D+V)."""
 
+    base: Tensor  # (vocabulary, width)
+    base_bias: Tensor | None  # (vocabulary,)
+
     def __init__(self, base_VD: Tensor, base_bias_V: Tensor | None, down_KRD: Tensor, up_KVR: Tensor) -> None:
         super().__init__()
         self.register_buffer("base", base_VD, persistent=False)

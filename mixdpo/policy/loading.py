@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from mixdpo.errors import ModelError
@@ -21,17 +22,28 @@ def load_causal_lm(source: str | Path, revision: str | None = None) -> tuple[Pre
         ModelError: not there, not reachable, or not a causal language model.
     """
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(source), revision=revision, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        model, info = AutoModelForCausalLM.from_pretrained(
+            str(source),
+            revision=revision,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(str(source), revision=revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         what = "the directory is not a causal language model" if Path(source).is_dir() else "it cannot be loaded"
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"causal language model {str(source)!r} (revision {revision}): {what} ({first_line}); expected a directory "
             f"with config.json, model.safetensors and a tokenizer, or a Hub id that this machine can reach"
         ) from error
+    if missing := sorted(info["missing_keys"]):
+        # transformers fills them with random numbers and goes on
+        raise ModelError(
+            f"{source}: its weights lack {len(missing)} of the model's tensors ({missing[0]} first); name a causal "
+            f"language model, or copy this one again"
+        )
     if len(tokenizer) > model.config.vocab_size:
         raise ModelError(
             f"{source}: the tokenizer has {len(tokenizer)} tokens but the model embeds {model.config.vocab_size}; "

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from mixdpo.errors import ConfigError, DataError
 from mixdpo.objective import preference_margins, responsibilities
 from mixdpo.policy.experts import Experts, SharedTrunk
-from mixdpo.policy.tokens import TokenRow, encode_prompts, encode_rows, length_sorted_batches, pad
+from mixdpo.policy.tokens import (
+    TokenRow,
+    context_of,
+    encode_prompts,
+    encode_rows,
+    length_sorted_batches,
+    pad,
+    refuse_longer,
+)
 from mixdpo.policy.weighting import PriorWeights, Weighting
 
 if TYPE_CHECKING:
@@ -138,6 +146,7 @@ class MixturePolicy(nn.Module):
     def prompt_features(self, prompts: Sequence[str]) -> Tensor:
         """Mean state of each prompt under the frozen reference: (prompts, width), float32."""
         rows = [TokenRow(ids, []) for ids in encode_prompts(self.tokenizer, prompts)]
+        refuse_longer(rows, context_of(self.reference.trunk))
         features: list[tuple[list[int], Tensor]] = []
         with torch.inference_mode(), self.autocast():
             for places in length_sorted_batches([len(row) for row in rows], BATCH_TOKENS):
@@ -224,10 +233,12 @@ class MixturePolicy(nn.Module):
         return export_expert(self, expert, Path(directory))
 
     def _score(self, models: Experts, rows: Sequence[TokenRow]) -> Tensor:
+        refuse_longer(rows, context_of(self.reference.trunk))
         scores: list[tuple[list[int], Tensor]] = []
         with torch.inference_mode(), self.autocast():
             for places in length_sorted_batches([len(row) for row in rows], BATCH_TOKENS):
-                scores.append((places, models(pad([rows[place] for place in places], self.device))))
+                batch = pad([rows[place] for place in places], self.device)
+                scores.append((places, models(batch)))
         return _in_order(scores, len(rows))
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mixdpo.policy.mixture import MixturePolicy
 
 SCHEMA = 1
+KEYS = ("experts", "beta", "latent", "architecture", "weights", "description")
 
 
 def save_policy(policy: MixturePolicy, directory: Path) -> Path:
@@ -146,6 +147,8 @@ def _read_description(directory: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is not JSON ({error}); pull or train the mixture again") from error
     if about.get("schema") != SCHEMA:
         raise ModelError(f"{path} has schema {about.get('schema')}, this mixdpo reads {SCHEMA}; use a matching mixdpo")
+    if missing := [key for key in KEYS if key not in about]:
+        raise ModelError(f"{path} lacks {', '.join(missing)}; pull or train the mixture again")
     return about
 
 

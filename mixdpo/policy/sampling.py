@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mixdpo.errors import ConfigError
 from mixdpo.policy.experts import SharedTrunk
-from mixdpo.policy.tokens import encode_prompts
+from mixdpo.policy.tokens import context_of, encode_prompts
 from mixdpo.progress import track
 
 if TYPE_CHECKING:
@@ -76,12 +76,16 @@ def generate(
     uniforms = torch.rand((len(prompts), max_new_tokens + 1), generator=generator, dtype=torch.float64)
     log_weights = _log_weights(policy, prompts, expert, annotators, weights)
     together = mode == "token" and expert is None and policy.experts > 1
-    if mode == "argmax":
-        authors = log_weights.argmax(dim=-1)
-    else:
-        authors = _inverse_cdf(log_weights.exp(), uniforms[:, -1])
+    drawn = _inverse_cdf(log_weights.exp(), uniforms[:, -1])
+    authors = log_weights.argmax(dim=-1) if mode == "argmax" else drawn
     groups = _groups(policy, authors, together)
     ids = encode_prompts(policy.tokenizer, prompts)
+    context, longest = context_of(policy.reference.trunk), max(map(len, ids))
+    if context is not None and longest + max_new_tokens > context:
+        raise ConfigError(
+            f"a prompt of {longest} tokens and max_new_tokens {max_new_tokens} do not fit the {context} positions that "
+            f"the model reads; lower max_new_tokens or shorten the prompts"
+        )
     completions: list[list[int]] = [[] for _ in prompts]
     batches = [group[start : start + batch] for group in groups for start in range(0, len(group), batch)]
     with torch.inference_mode(), policy.autocast():
@@ -239,7 +243,16 @@ def _log_weights(
         return policy.log_weights(prompts, annotators).cpu()
     if weights.shape[-1] != policy.experts:
         raise ConfigError(f"weights are for {weights.shape[-1]} experts but this mixture has {policy.experts}")
-    return weights.detach().cpu().log().expand(len(prompts), -1)
+    if weights.dim() == 2 and len(weights) != len(prompts):
+        raise ConfigError(
+            f"{len(weights)} rows of weights for {len(prompts)} prompts; give one row a prompt, or one for all"
+        )
+    given = weights.detach().cpu()
+    total = given.sum(dim=-1, keepdim=True)
+    # `not total > 0` refuses NaN too
+    if (given < 0).any() or not (total > 0).all():
+        raise ConfigError("weights must be at least 0 and sum to more than 0; give shares, as `personalise` does")
+    return (given / total).log().expand(len(prompts), -1)
 
 
 def _groups(policy: MixturePolicy, authors: Tensor, together: bool) -> list[list[int]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mixdpo.errors import DataError
 
@@ -76,7 +76,7 @@ def encode_rows(
     for place, (prompt, completion, end) in enumerate(
         zip(encode_prompts(tokenizer, prompts), _ids(tokenizer, completions), ends, strict=True)
     ):
-        row = TokenRow(prompt, completion + [int(eos)] if end and eos is not None else completion)
+        row = TokenRow(prompt, [*completion, int(eos)] if end and eos is not None else completion)
         if not row.completion:
             raise DataError(f"completion {place} (of prompt {prompts[place]!r}) is empty and did not end; drop the row")
         if max_tokens is not None and len(row) > max_tokens:
@@ -86,6 +86,21 @@ def encode_rows(
             )
         rows.append(row)
     return rows
+
+
+def context_of(model: PreTrainedModel) -> int | None:
+    """How many positions the model reads, where its configuration says so."""
+    context: int | None = getattr(model.config, "max_position_embeddings", None)
+    return context
+
+
+def refuse_longer(rows: Sequence[TokenRow], context: int | None) -> None:
+    """Raise DataError for a row that the model cannot read."""
+    for place, row in enumerate(rows):
+        if context is not None and len(row) > context:
+            raise DataError(
+                f"row {place} has {len(row)} tokens but the model reads at most {context}; shorten the text"
+            )
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
@@ -100,7 +115,9 @@ def pad(rows: Sequence[TokenRow], device: torch.device | str = "cpu") -> TokenBa
     width = max(len(row) for row in rows)
     input_ids = torch.zeros((len(rows), width), dtype=torch.long)
     mask = torch.zeros((len(rows), width), dtype=torch.long)
-    places, positions, targets = [], [], []
+    places: list[int] = []
+    positions: list[int] = []
+    targets: list[int] = []
     for place, row in enumerate(rows):
         input_ids[place, : len(row)] = torch.tensor(row.prompt + row.completion)
         mask[place, : len(row)] = 1

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from mixdpo.compute import prepare_compute
 from mixdpo.config import Params
 from mixdpo.data.schema import PREFERENCES, read_table, write_table
+from mixdpo.errors import DataError
 from mixdpo.files import directory_digest, file_digest, replacing, write_json
 from mixdpo.layout import Layout
 from mixdpo.policy import MixturePolicy
@@ -40,6 +41,10 @@ def run(params: Params, layout: Layout) -> list[Path]:
     """Score every different completion once, whoever compared it and however often."""
     compute = prepare_compute(params.compute)
     pairs = read_table(layout.validated("preferences"), PREFERENCES).to_pylist()
+    if not pairs:
+        raise DataError(
+            f"{layout.validated('preferences')} has no pairs; loosen the stages before, then run them again"
+        )
     policy = MixturePolicy.from_causal_lm(layout.sft).to(compute.device)
     policy.precision = compute.precision
     sides = [

@@ -6,10 +6,11 @@ import math
 import shutil
 from pathlib import Path
 
+import mixdpo
 from mixdpo.compute import prepare_compute
 from mixdpo.config import Params
 from mixdpo.data.schema import REVIEWS, read_table
-from mixdpo.files import digest, file_digest, replacing, write_json
+from mixdpo.files import digest, directory_digest, file_digest, replacing, write_json
 from mixdpo.layout import Layout
 from mixdpo.policy.loading import load_causal_lm
 from mixdpo.training.sft import fine_tune
@@ -29,10 +30,7 @@ def run(params: Params, layout: Layout) -> list[Path]:
         model = new_causal_lm(base, tokenizer, params.seed)
     else:
         model, tokenizer = load_causal_lm(base.model, base.revision)
-    key = digest(
-        [params.sft.model_dump(), params.seed, params.compute.model_dump(), file_digest(layout.validated("reviews"))]
-    )
-    work = layout.work("sft", key)
+    work = layout.work("sft", _key(params, layout))
     result = fine_tune(
         model, tokenizer, texts["train"], texts["validation"], params.sft, params.seed, *compute, checkpoint=work
     )
@@ -55,3 +53,11 @@ def run(params: Params, layout: Layout) -> list[Path]:
     )
     shutil.rmtree(work, ignore_errors=True)
     return [layout.sft, layout.metrics("sft")]
+
+
+def _key(params: Params, layout: Layout) -> str:
+    """Digest of everything that the fine-tuned weights depend on: values, data, and the code that trains."""
+    package = Path(mixdpo.__file__).parent
+    code = {part: directory_digest(package / part, "*.py") for part in ("policy", "training")}
+    reviews = file_digest(layout.validated("reviews"))
+    return digest([params.sft.model_dump(), params.seed, params.compute.model_dump(), reviews, code])

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+import mixdpo
 from mixdpo.compute import prepare_compute
 from mixdpo.config import Params
 from mixdpo.config.policy import Policy
@@ -65,8 +66,6 @@ def _weighting(policy: Policy, width: int, generator: torch.Generator) -> Weight
 
 def _key(params: Params, layout: Layout, policy: Policy) -> str:
     """Digest of everything that the trained weights depend on: values, data, and the code that trains."""
-    import mixdpo
-
     package = Path(mixdpo.__file__).parent
     code = {part: directory_digest(package / part, "*.py") for part in ("objective", "policy", "training")}
     return digest(

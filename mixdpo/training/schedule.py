@@ -19,10 +19,8 @@ def adamw(groups: Iterable[Mapping[str, Any]], weight_decay: float) -> Optimizer
 def set_learning_rate(optimizer: Optimizer, step: int, steps: int, warmup: float) -> None:
     """Linear warm-up over the first share of steps, then linear decay to a tenth of the peak."""
     rising = max(1, round(warmup * steps))
-    if step < rising:
-        factor = (step + 1) / rising
-    else:
-        factor = 1.0 - 0.9 * (step - rising) / max(1, steps - rising)
+    falling = 1.0 - 0.9 * (step - rising) / max(1, steps - rising)
+    factor = (step + 1) / rising if step < rising else falling
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mixdpo.errors import TrainingError
-from mixdpo.policy.tokens import length_sorted_batches
+from mixdpo.errors import ConfigError, TrainingError
+from mixdpo.policy.tokens import context_of, length_sorted_batches
 from mixdpo.progress import track
 from mixdpo.training.checkpoint import load_checkpoint, save_checkpoint
 from mixdpo.training.schedule import adamw, set_learning_rate
@@ -48,9 +48,15 @@ def fine_tune(
 
     Raises:
         TrainingError: no reviews, or the loss is not finite.
+        ConfigError: max_tokens is more than the model reads.
     """
     if not train or not validation:
         raise TrainingError(f"{len(train)} training and {len(validation)} validation reviews; both splits need some")
+    context = context_of(model)
+    if context is not None and settings.max_tokens > context:
+        raise ConfigError(
+            f"sft.max_tokens is {settings.max_tokens} but the model reads at most {context}; lower it in params.yaml"
+        )
     rows = _token_rows(tokenizer, train, settings.max_tokens)
     held_out = _token_rows(tokenizer, validation, settings.max_tokens)
     # evaluation mode throughout: without dropout a resumed run equals an uninterrupted one

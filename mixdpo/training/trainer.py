@@ -6,7 +6,7 @@ import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -123,6 +123,7 @@ class _Run:
             {"params": [p for p in experts.parameters() if p.requires_grad], "lr": settings.learning_rate}
         ]
         if isinstance(weighting, Gate):
+            assert policy.weights.kind == "gate"
             weighting.standardise(train.features.to(device))
             groups.append({"params": list(weighting.parameters()), "lr": policy.weights.learning_rate})
         self.optimizer = adamw(groups, settings.weight_decay)
@@ -144,10 +145,12 @@ class _Run:
         entropy = weights.entropy if weights.kind == "gate" else 0.0
         outcome = em_step(result, groups, self.mixture.weighting, entropy, temperature, self._given(step, places))
         if not math.isfinite(outcome.log["loss"]):
-            self._refuse(step, places, result.margins)
+            self._refuse("loss", step, places, result.margins)
         self.optimizer.zero_grad(set_to_none=True)
-        outcome.loss.backward()  # type: ignore[no-untyped-call]
+        outcome.loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.mixture.parameters(), settings.clip)
+        if not math.isfinite(norm):
+            self._refuse("gradient", step, places, result.margins)
         self.optimizer.step()
         if weights.kind == "global":
             self._update_prior(outcome.responsibilities, groups)
@@ -166,7 +169,9 @@ class _Run:
     def diagnose(self) -> list[Finding]:
         margins, log_weights = self._validate()
         groups = self.validation.annotators.to(self.device) if self.by_annotator else None
-        return diagnose(margins, responsibilities(margins, log_weights, groups), log_weights)
+        # without evidence the posterior is the prior: an annotator's, where the latent is theirs
+        prior = responsibilities(torch.zeros_like(margins), log_weights, groups)
+        return diagnose(margins, responsibilities(margins, log_weights, groups), prior)
 
     @torch.no_grad()
     def _validate(self) -> tuple[Tensor, Tensor]:
@@ -202,14 +207,12 @@ class _Run:
         if groups is not None:
             unique, member = torch.unique(groups, return_inverse=True)
             q = q.new_zeros(len(unique), q.shape[-1]).index_copy(0, member, q)
-        old = prior.log_weights
-        assert isinstance(old, Tensor)
-        prior.log_weights = update_global_weights(old, q, weights.alpha, weights.smoothing)
+        prior.log_weights = update_global_weights(prior.log_weights, q, weights.alpha, weights.smoothing)
 
-    def _refuse(self, step: int, places: list[int], margins: Tensor) -> None:
+    def _refuse(self, what: str, step: int, places: list[int], margins: Tensor) -> NoReturn:
         bad = (~torch.isfinite(margins)).any(dim=-1).nonzero()[:, 0].tolist()
         names = ", ".join(self.train.ids[places[row]][:16] for row in bad[:3]) or "none by itself"
         raise TrainingError(
-            f"the loss of step {step + 1} is not finite (pairs with a non-finite margin: {names}); lower "
+            f"the {what} of step {step + 1} is not finite (pairs with a non-finite margin: {names}); lower "
             f"training.learning_rate or training.clip in params.yaml, or use dtype float32"
         )
