@@ -57,9 +57,7 @@ def test_huge_margins_stay_finite(dtype: torch.dtype, groups: torch.Tensor | Non
 
 
 @given(data=st.data())
-def test_the_bound_lies_below_and_the_gap_is_the_divergence_from_the_posterior(
-    batches: Any, data: st.DataObject
-) -> None:
+def test_the_gap_below_the_marginal_is_the_divergence_from_the_posterior(batches: Any, data: st.DataObject) -> None:
     margins, log_weights, _ = data.draw(batches)
     other = torch.randn(margins.shape, generator=torch.Generator().manual_seed(1), dtype=margins.dtype).softmax(dim=-1)
     marginal, posterior = marginal_log_likelihood(margins, log_weights), responsibilities(margins, log_weights)
@@ -93,9 +91,7 @@ def test_the_marginals_gradient_is_its_finite_difference() -> None:
 
 
 @given(data=st.data(), seed=st.integers(0, 99))
-def test_permuting_experts_permutes_responsibilities_and_nothing_else(
-    batches: Any, data: st.DataObject, seed: int
-) -> None:
+def test_permuting_experts_permutes_responsibilities_alone(batches: Any, data: st.DataObject, seed: int) -> None:
     margins, log_weights, groups = data.draw(batches)
     order = torch.randperm(margins.shape[-1], generator=torch.Generator().manual_seed(seed))
     moved, moved_weights = margins[:, order], log_weights[..., order]

@@ -34,9 +34,7 @@ def test_the_experts_loss_descends_the_marginal_likelihood(batches: Any, data: s
 
 
 @given(data=st.data())
-def test_the_gates_loss_is_a_divergence_which_pulls_it_to_the_responsibilities(
-    batches: Any, data: st.DataObject
-) -> None:
+def test_the_gates_loss_is_a_divergence_that_pulls_it_to_q(batches: Any, data: st.DataObject) -> None:
     margins, log_weights, _ = data.draw(batches)
     q = responsibilities(margins, log_weights)
     logits = log_weights.expand_as(margins).clone().requires_grad_()
@@ -60,9 +58,7 @@ def test_the_entropy_term_rewards_spread_weights() -> None:
 
 
 @given(data=st.data(), alpha=st.floats(1, 5), smoothing=st.floats(0, 0.95))
-def test_global_weights_follow_the_closed_form(
-    batches: Any, data: st.DataObject, alpha: float, smoothing: float
-) -> None:
+def test_global_weights_follow_closed_form(batches: Any, data: st.DataObject, alpha: float, smoothing: float) -> None:
     margins, log_weights, _ = data.draw(batches)
     q = responsibilities(margins, log_weights)
     rows, experts = q.shape

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from mixdpo.errors import ConfigError, ModelError
+from mixdpo.policy import MixturePolicy
+
+MakePolicy = Callable[..., MixturePolicy]
+PROMPTS, COMPLETIONS = ["the cat", "a mat", "the dog"], [" sat on it", "", " did not like the cat"]
+close = torch.testing.assert_close
+
+
+def everything(policy: MixturePolicy) -> tuple[torch.Tensor, ...]:
+    return (
+        policy.logps(PROMPTS, COMPLETIONS),
+        policy.reference_logps(PROMPTS, COMPLETIONS),
+        policy.weights(PROMPTS),
+        policy.mixture_logps(PROMPTS, COMPLETIONS),
+    )
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+@pytest.mark.parametrize("kind", ["linear", "lowrank", "lowrank-trainable", "independent"])
+@pytest.mark.parametrize("gated", [False, True])
+def test_what_is_saved_loads_to_the_same_log_probs(
+    kind: str, architecture: str, gated: bool, make_policy: MakePolicy, tmp_path: Path
+) -> None:
+    policy = make_policy(kind, architecture, gated=gated)
+    loaded = MixturePolicy.from_pretrained(policy.save_pretrained(tmp_path / "mixture"))
+    for found, wanted in zip(everything(loaded), everything(policy), strict=True):
+        close(found, wanted, rtol=0, atol=0)
+    assert (loaded.beta, loaded.latent, loaded.description) == (policy.beta, policy.latent, policy.description)
+    frozen = [name for name, part in policy.expert_models.named_parameters() if not part.requires_grad]
+    assert [name for name, part in loaded.expert_models.named_parameters() if not part.requires_grad] == frozen
+
+
+def test_a_saved_policy_can_be_saved_again_over_itself(make_policy: MakePolicy, tmp_path: Path) -> None:
+    policy = make_policy("lowrank")
+    directory = policy.save_pretrained(tmp_path / "mixture")
+    MixturePolicy.from_pretrained(directory).save_pretrained(directory)
+    close(everything(MixturePolicy.from_pretrained(directory)), everything(policy), rtol=0, atol=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["mixture"]
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+@pytest.mark.parametrize("kind", ["linear", "lowrank", "independent"])
+@torch.no_grad()
+def test_an_exported_expert_is_a_plain_model_with_the_same_log_probs(
+    kind: str, architecture: str, make_policy: MakePolicy, tmp_path: Path
+) -> None:
+    policy = make_policy(kind, architecture)
+    for expert in range(policy.experts):
+        directory = policy.export_expert(expert, tmp_path / str(expert))
+        model, tokenizer = AutoModelForCausalLM.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
+        start = [tokenizer.bos_token_id]
+        for prompt, completion, wanted in zip(
+            PROMPTS, COMPLETIONS, policy.logps(PROMPTS, COMPLETIONS)[:, expert], strict=True
+        ):
+            before = start + tokenizer(prompt)["input_ids"]
+            after = [*tokenizer(completion)["input_ids"], tokenizer.eos_token_id]
+            log_probs = model(input_ids=torch.tensor([before + after])).logits[0].log_softmax(dim=-1)
+            said = log_probs[len(before) - 1 : -1].gather(-1, torch.tensor(after, dtype=torch.long)[:, None])
+            close(said.sum(), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_an_expert_that_does_not_exist_is_not_exported(make_policy: MakePolicy, tmp_path: Path) -> None:
+    for expert in (3, -1):
+        with pytest.raises(ConfigError) as error:
+            make_policy().export_expert(expert, tmp_path / "x")
+        assert str(error.value) == f"expert {expert} does not exist: this mixture has experts 0 to 2"
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_directory_without_a_mixture_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as error:
+        MixturePolicy.from_pretrained(tmp_path)
+    assert str(error.value) == (
+        f"{tmp_path} is not a mixture: it has no mixture.json; name a directory that `mixdpo train` or `mixdpo pull` "
+        f"wrote"
+    )
+
+
+@pytest.fixture
+def saved(make_policy: MakePolicy, tmp_path: Path) -> Path:
+    return make_policy("linear").save_pretrained(tmp_path / "mixture")
+
+
+def change_description(directory: Path, change: Callable[[dict], object]) -> None:
+    about = json.loads((directory / "mixture.json").read_text())
+    change(about)
+    (directory / "mixture.json").write_text(json.dumps(about))
+
+
+def refusal(directory: Path) -> str:
+    with pytest.raises(ModelError) as error:
+        MixturePolicy.from_pretrained(directory)
+    return str(error.value)
+
+
+def test_a_description_that_cannot_be_read_is_refused(saved: Path) -> None:
+    change_description(saved, lambda about: about.pop("beta"))
+    assert refusal(saved) == f"{saved}/mixture.json lacks beta; pull or train the mixture again"
+    change_description(saved, lambda about: about.update(schema=99))
+    assert "has schema 99, this mixdpo reads 1; use a matching mixdpo" in refusal(saved)
+    (saved / "mixture.json").write_text("{")
+    assert "mixture.json is not JSON" in refusal(saved)
+
+
+def test_heads_that_do_not_fit_are_refused(saved: Path) -> None:
+    tensors = load_file(saved / "expert-1.safetensors")
+    save_file({"weight": tensors["weight"][:-1]}, saved / "expert-1.safetensors")
+    assert "its files do not fit its mixture.json (expert 1: weight is (" in refusal(saved)
+    save_file({"up": tensors["weight"]}, saved / "expert-1.safetensors")
+    assert "expert 1 has ['up'] where ['weight'] were expected" in refusal(saved)
+
+
+def test_fewer_files_than_experts_are_refused(saved: Path) -> None:
+    (saved / "expert-2.safetensors").unlink()
+    assert "its files do not fit its mixture.json" in refusal(saved)
+
+
+def test_more_experts_than_weights_are_refused(saved: Path) -> None:
+    save_file({"log_weights": torch.zeros(2)}, saved / "weights.safetensors")
+    assert "its files do not fit its mixture.json" in refusal(saved)
+    assert refusal(saved).endswith("pull or train it again")
+
+
+def test_a_damaged_file_is_refused(saved: Path) -> None:
+    file = saved / "expert-0.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+    assert "its files do not fit its mixture.json" in refusal(saved)
