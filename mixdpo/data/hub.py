@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from mixdpo.config.data import HubSet
 from mixdpo.data.tables import Row, numbered, require_columns
-from mixdpo.errors import DataError, ModelError
+from mixdpo.errors import DataError
 
 BATCH = 1000
 
@@ -19,8 +20,8 @@ def hub_rows(source: HubSet, columns: Sequence[str], inputs: Path) -> Iterator[R
     Where `inputs`/`source.dataset` is a directory, it is read in the Hub's place (the revision then says nothing).
 
     Raises:
-        ModelError: the Hub cannot be reached, or has no such data set or revision.
-        DataError: the set has no such configuration, split or column, or cannot be read.
+        TransientError: the Hub does not answer.
+        DataError: it has no such data set or revision, or the set no such configuration, split or column.
     """
     dataset = _load(source, inputs)
     origin = f"{source.dataset} ({source.split})"
@@ -32,27 +33,25 @@ def hub_rows(source: HubSet, columns: Sequence[str], inputs: Path) -> Iterator[R
 def _load(source: HubSet, inputs: Path) -> Any:
     # heavy, and only needed where a profile names the Hub
     import datasets
-    import httpx
+
+    from mixdpo.hub import asking_hub, first_line
 
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it asks an outside host, even for a local directory
     directory = inputs / source.dataset
     local = directory.is_dir()
     place = str(directory) if local else source.dataset
     revision = None if local else source.revision
+    named = f"data set {source.dataset} at revision {source.revision}"
     try:
-        return datasets.load_dataset(place, source.config, split=source.split, revision=revision)
-    except (ConnectionError, httpx.HTTPError, datasets.exceptions.DatasetNotFoundError) as error:
-        raise ModelError(
-            f"data set {source.dataset} at revision {source.revision} cannot be had from the Hub "
-            f"({_first_line(error)}); check the name, the revision and the network, or put a copy of its "
-            f"repository in {directory}"
+        with nullcontext() if local else asking_hub(named):
+            return datasets.load_dataset(place, source.config, split=source.split, revision=revision)
+    except datasets.exceptions.DatasetNotFoundError as error:
+        raise DataError(
+            f"{named} is not on the Hub ({first_line(error)}); "
+            f"check the name and the revision, or put a copy of its repository in {directory}"
         ) from error
     except (datasets.exceptions.DatasetsError, ValueError, RuntimeError, OSError) as error:
         raise DataError(
             f"data set {place}: configuration {source.config} and split {source.split} cannot be read "
-            f"({_first_line(error)}); correct `config` or `split` in params.yaml"
+            f"({first_line(error)}); correct `config` or `split` in params.yaml"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from mixdpo.errors import ModelError
+from mixdpo.hub import asking_hub, first_line
 from mixdpo.policy.experts import Experts, IndependentExperts, SharedTrunk, fresh_heads, split_causal_lm
 from mixdpo.policy.heads import LinearHeads
 
@@ -19,24 +21,26 @@ def load_causal_lm(source: str | Path, revision: str | None = None) -> tuple[Pre
     """A model (float32, evaluation mode) and its tokenizer. Only safetensors are read, remote code never runs.
 
     Raises:
-        ModelError: not there, not reachable, or not a causal language model.
+        TransientError: no directory, and the Hub does not answer.
+        ModelError: neither there nor on the Hub, or not a causal language model.
     """
+    named, local = f"causal language model {str(source)!r} (revision {revision})", Path(source).is_dir()
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            str(source),
-            revision=revision,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(str(source), revision=revision, trust_remote_code=False)
+        with nullcontext() if local else asking_hub(named):
+            model, info = AutoModelForCausalLM.from_pretrained(
+                str(source),
+                revision=revision,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(str(source), revision=revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        what = "the directory is not a causal language model" if Path(source).is_dir() else "it cannot be loaded"
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        what = "the directory is not a causal language model" if local else "it cannot be loaded"
         raise ModelError(
-            f"causal language model {str(source)!r} (revision {revision}): {what} ({first_line}); expected a directory "
-            f"with config.json, model.safetensors and a tokenizer, or a Hub id that this machine can reach"
+            f"{named}: {what} ({first_line(error)}); expected a directory "
+            f"with config.json, model.safetensors and a tokenizer, or a Hub id"
         ) from error
     if missing := sorted(info["missing_keys"]):
         # transformers fills them with random numbers and goes on

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mixdpo.compute import Compute
 from mixdpo.config.models import PretrainedReward
 from mixdpo.errors import ModelError
 from mixdpo.files import read_json, write_json
+from mixdpo.hub import asking_hub, first_line
 from mixdpo.progress import track
 from mixdpo.rewards.batching import budgeted_batches, pad
 
@@ -51,7 +53,8 @@ class RewardModel:
         """A model named in params.yaml (a directory below `inputs`, or a Hub id) or one that `mixdpo rewards` wrote.
 
         Raises:
-            ModelError: not there, not reachable, not a sequence classifier, or without that label.
+            TransientError: no directory, and the Hub does not answer.
+            ModelError: neither there nor on the Hub, not a sequence classifier, or without that label.
         """
         if isinstance(source, PretrainedReward):
             directory = inputs / source.model
@@ -138,21 +141,21 @@ def _load(place: Path | str, revision: str | None) -> tuple[PreTrainedModel, Pre
             f"reward model {place!r} is no directory here, and a Hub id needs a `revision`: "
             "name the commit in params.yaml, or correct the path"
         )
+    named = f"reward model {str(place)!r} (revision {revision})"
     try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            str(place),
-            revision=revision,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(str(place), revision=revision, trust_remote_code=False)
+        with nullcontext() if local else asking_hub(named):
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                str(place),
+                revision=revision,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(str(place), revision=revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(
-            f"reward model {str(place)!r} (revision {revision}) cannot be loaded as a sequence classifier ({reason}); "
-            f"{EXPECTED}{'' if local else ' that this machine can reach'}"
+            f"{named} cannot be loaded as a sequence classifier ({first_line(error)}); {EXPECTED}"
         ) from error
     if report["missing_keys"]:
         raise ModelError(

@@ -8,7 +8,7 @@ import pytest
 
 from mixdpo.config.data import HubSource
 from mixdpo.data.sources import read_reviews
-from mixdpo.errors import DataError, ModelError
+from mixdpo.errors import DataError, TransientError
 
 datasets = pytest.importorskip("datasets")
 
@@ -73,11 +73,10 @@ def test_out_of_reach_names_data_set_and_remedy(tmp_path, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ModelError) as error:
+    with pytest.raises(TransientError) as error:
         read_reviews(source(revision="abc"), tmp_path)
     message = str(error.value)
-    assert message.startswith("data set someone/films at revision abc cannot be had from the Hub (")
-    assert message.endswith(
-        "; check the name, the revision and the network, or put a copy of its repository in "
-        f"{tmp_path / 'someone/films'}"
+    assert message.startswith(
+        "data set someone/films at revision abc is no directory here, and the Hub did not answer ("
     )
+    assert message.endswith("run again, or give a local directory of the same layout")
