@@ -55,9 +55,15 @@ class SharedTrunk(nn.Module):
         return token_logps(self.heads(hidden_CD).float(), target_C[:, None].expand(-1, self.experts))
 
     def prompt_features(self, batch: TokenBatch) -> Tensor:
-        """Mean trunk state over each row's tokens: (rows, width), float32. What a gate sees (method.md §4)."""
+        """What a gate sees of each row: its mean word embedding and mean last state (rows, 2·width), float32.
+
+        method.md §4 takes the last states alone. They are about the *next* token: in a small model a linear probe read
+        the domain of an unseen prompt from them in 67 % of cases, from both together in 83 % (docs/results.md).
+        """
+        embedded = self.trunk.get_input_embeddings()(batch.input_ids)
+        both = torch.cat([embedded, self._states(batch)], dim=-1).float()
         mask = batch.attention_mask[..., None]
-        return (self._states(batch).float() * mask).sum(dim=1) / mask.sum(dim=1)
+        return (both * mask).sum(dim=1) / mask.sum(dim=1)
 
     def _states(self, batch: TokenBatch) -> Tensor:
         """(rows, positions, width)."""

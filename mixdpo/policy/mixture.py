@@ -144,7 +144,7 @@ class MixturePolicy(nn.Module):
         )
 
     def prompt_features(self, prompts: Sequence[str]) -> Tensor:
-        """Mean state of each prompt under the frozen reference: (prompts, width), float32."""
+        """Mean embedding and mean state of each prompt under the frozen reference: (prompts, 2·width), float32."""
         rows = [TokenRow(ids, []) for ids in encode_prompts(self.tokenizer, prompts)]
         refuse_longer(rows, context_of(self.reference.trunk))
         features: list[tuple[list[int], Tensor]] = []

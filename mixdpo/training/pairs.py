@@ -21,7 +21,7 @@ class PreferencePairs:
     annotators: Tensor  # (pairs,) integer codes
     chosen_reference: Tensor  # (pairs,) summed log-probs under the reference, nats
     rejected_reference: Tensor  # (pairs,)
-    features: Tensor  # (pairs, width) of each pair's prompt under the frozen reference
+    features: Tensor  # (pairs, 2·width) of each pair's prompt under the frozen reference
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -76,7 +76,7 @@ def make_policy(make_model: Callable[..., PreTrainedModel], tokenizer: PreTraine
         models = new_experts(model, experts, ARCHITECTURES[kind], torch.Generator().manual_seed(1))
         weighting: Weighting = PriorWeights(torch.tensor(weights or [1.0 + k for k in range(experts)]).log())
         if gated:
-            weighting = Gate(16, experts, 4, torch.Generator().manual_seed(2))
+            weighting = Gate(2 * 16, experts, 4, torch.Generator().manual_seed(2))
         if apart:
             for seed, part in enumerate(part for part in models.parameters() if part.requires_grad):
                 shake(part, 0.2, seed)

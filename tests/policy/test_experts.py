@@ -88,13 +88,15 @@ def test_a_frozen_trunk_is_frozen_and_a_trainable_one_is_not(make_policy: MakePo
 
 
 @torch.no_grad()
-def test_prompt_features_are_the_mean_state_of_the_prompt_alone(make_policy: MakePolicy) -> None:
+def test_prompt_features_are_the_mean_embedding_and_state_of_the_prompt_alone(make_policy: MakePolicy) -> None:
     reference = make_policy().reference
     prompts = [TokenRow(row.prompt, []) for row in ROWS]
     together = reference.prompt_features(pad(prompts))
     for row, found in zip(prompts, together, strict=True):
-        states = reference.trunk(input_ids=torch.tensor([row.prompt])).last_hidden_state
-        close(found, states[0].mean(dim=0))
+        ids = torch.tensor([row.prompt])
+        states = reference.trunk(input_ids=ids).last_hidden_state
+        words = reference.trunk.get_input_embeddings()(ids)
+        close(found, torch.cat([words[0].mean(dim=0), states[0].mean(dim=0)]))
 
 
 def test_a_model_that_scales_its_logits_is_refused() -> None:
