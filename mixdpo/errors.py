@@ -30,7 +30,7 @@ class DataError(MixDPOError):
     pass
 
 
-class ValidationStop(DataError):
+class ValidationStop(DataError):  # noqa: N818 (it is a decision to stop; what is wrong is in the rows)
     pass
 
 

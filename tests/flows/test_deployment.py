@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.settings import PREFECT_API_URL
 
 ROOT = Path(__file__).parents[2]
@@ -17,17 +18,15 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_deployments_are_accepted_with_schedule_and_limit() -> None:
-    def prefect(*arguments: str) -> None:
-        subprocess.run(
-            (sys.executable, "-m", "prefect", "--no-prompt", *arguments),
-            cwd=ROOT,
-            env={**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value()), "PWD": str(ROOT)},
-            check=True,
-            capture_output=True,
-        )
-
-    prefect("work-pool", "create", "mixdpo", "--type", "process")
-    prefect("deploy", "--all")
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="mixdpo", type="process"))
+    subprocess.run(
+        (sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"),
+        cwd=ROOT,
+        env={**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value()), "PWD": str(ROOT)},
+        check=True,
+        capture_output=True,
+    )
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name("retrain/weekly")
     assert deployment.work_pool_name == "mixdpo"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 
 from flows.graph import Stage, read_graph
 from mixdpo.errors import ConfigError
@@ -26,10 +25,6 @@ DIAMOND = """
 """
 
 
-def repro(root: Path, *arguments: str) -> None:
-    subprocess.run((sys.executable, "-m", "dvc", "repro", "--quiet", *arguments), cwd=root, check=True)
-
-
 def test_stages_come_after_those_they_depend_on(make_project: Callable[[str], Path]) -> None:
     stages = read_graph(make_project(DIAMOND))
     assert {stage.name: stage.upstream for stage in stages} == {
@@ -44,10 +39,14 @@ def test_stages_come_after_those_they_depend_on(make_project: Callable[[str], Pa
         seen.add(stage.name)
 
 
-def test_only_what_changed_and_what_depends_on_it_is_checked(make_project: Callable[[str], Path]) -> None:
+def test_only_what_changed_and_what_depends_on_it_is_checked(
+    make_project: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = make_project(DIAMOND)
+    monkeypatch.chdir(root)  # from where DVC reproduces, whichever repository it is asked for
     assert all(stage.check for stage in read_graph(root))
-    repro(root)
+    with Repo(str(root)) as repo:
+        repo.reproduce()
     assert not any(stage.check for stage in read_graph(root))
     (root / "left.txt").unlink()
     assert {stage.name for stage in read_graph(root) if stage.check} == {"side@left", "last"}
@@ -56,7 +55,8 @@ def test_only_what_changed_and_what_depends_on_it_is_checked(make_project: Calla
 def test_pointers_to_data_are_not_stages(make_project: Callable[[str], Path]) -> None:
     root = make_project("only: {cmd: cat data.txt > out.txt, deps: [data.txt], outs: [out.txt]}")
     (root / "data.txt").write_text("rows")
-    subprocess.run((sys.executable, "-m", "dvc", "add", "--quiet", "data.txt"), cwd=root, check=True)
+    with Repo(str(root)) as repo:
+        repo.add(str(root / "data.txt"))
     assert read_graph(root) == (Stage("only", (), True),)
 
 

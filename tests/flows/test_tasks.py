@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from dvc.repo import Repo
 from prefect import flow
 from prefect.settings import PREFECT_API_URL
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -33,6 +34,10 @@ CHAIN = """
     left: {cmd: echo left >> ran && cat first.txt > left.txt, deps: [first.txt], outs: [left.txt]}
     right: {cmd: echo right >> ran && cat first.txt > right.txt, deps: [first.txt], outs: [right.txt]}
     last: {cmd: echo last >> ran && cat left.txt right.txt > last.txt, deps: [left.txt, right.txt], outs: [last.txt]}
+"""
+PAIR = """
+    first: {cmd: echo first >> ran && echo 1 > first.txt, outs: [first.txt]}
+    second: {cmd: echo second >> ran && cat first.txt > second.txt, deps: [first.txt], outs: [second.txt]}
 """
 
 
@@ -60,13 +65,13 @@ def test_order_is_obeyed_and_a_second_run_runs_nothing(make_project: Callable[[s
 
 
 def test_what_the_cache_has_is_restored(make_project: Callable[[str], Path]) -> None:
-    root = make_project(CHAIN)
+    root = make_project(PAIR)
     run(root)
     (root / "dvc.lock").unlink()
     outcomes = {result.name: result.outcome for result in run(root)}
     # DVC keeps no runs of stages that read nothing
-    assert outcomes == {"first": "ran", "left": "restored", "right": "restored", "last": "restored"}
-    assert sorted(ran(root)) == ["first", "first", "last", "left", "right"]
+    assert outcomes == {"first": "ran", "second": "restored"}
+    assert ran(root) == ["first", "second", "first"]
 
 
 def test_stages_that_can_run_side_by_side_do(make_project: Callable[[str], Path]) -> None:
@@ -81,19 +86,18 @@ def test_stages_that_can_run_side_by_side_do(make_project: Callable[[str], Path]
 
 
 def test_a_failure_stops_what_depends_on_it_and_shows_its_last_lines(make_project: Callable[[str], Path]) -> None:
-    root = make_project(
-        CHAIN.replace("echo left >> ran && cat first.txt > left.txt", "echo no such column >&2; exit 1")
-    )
+    apart = "apart: {cmd: echo apart >> ran && echo 1 > apart.txt, outs: [apart.txt]}"
+    root = make_project(PAIR.replace("echo 1 > first.txt", "echo no such column >&2; exit 1") + "    " + apart)
     with pytest.raises(CommandError) as caught:
         run(root)
     message = str(caught.value)
-    assert message.startswith("stage left failed with exit code 1. Its last lines:\n")
+    assert message.startswith("stage first failed with exit code 1. Its last lines:\n")
     assert "    no such column\n" in message
     assert message.endswith("Mend the cause and run again: what was finished is kept.")
-    assert sorted(ran(root)) == ["first", "right"]
+    assert sorted(ran(root)) == ["apart", "first"]
 
 
-@pytest.mark.parametrize(("code", "attempts"), [(75, 3), (1, 1), (2, 1)])
+@pytest.mark.parametrize(("code", "attempts"), [(75, 3), (1, 1)])
 def test_only_transient_failures_are_tried_again(make_project: Callable[[str], Path], code: int, attempts: int) -> None:
     # fails twice, then would succeed
     root = make_project(
@@ -138,13 +142,12 @@ def move(direction: Literal["pull", "push"], root: Path) -> None:
 
 
 def test_what_one_machine_pushed_another_restores(make_project: Callable[[str], Path], tmp_path: Path) -> None:
-    def dvc(root: Path, *arguments: str) -> None:
-        subprocess.run((sys.executable, "-m", "dvc", *arguments), cwd=root, check=True, capture_output=True)
-
     root = make_project("only: {cmd: echo only >> ran && cat data.txt > out.txt, deps: [data.txt], outs: [out.txt]}")
-    dvc(root, "remote", "add", "--default", "shared", str(tmp_path / "remote"))
+    with (root / ".dvc" / "config").open("a") as config:
+        config.write(f"[core]\n    remote = shared\n['remote \"shared\"']\n    url = {tmp_path / 'remote'}\n")
     (root / "data.txt").write_text("rows")
-    dvc(root, "add", "data.txt")
+    with Repo(str(root)) as repo:
+        repo.add(str(root / "data.txt"))
     run(root)
     move("push", root)
 
@@ -160,6 +163,5 @@ def test_what_one_machine_pushed_another_restores(make_project: Callable[[str], 
 
 def test_a_transfer_without_remote_says_so(make_project: Callable[[str], Path]) -> None:
     root = make_project("only: {cmd: echo > out.txt, outs: [out.txt]}")
-    run(root)
     with pytest.raises(CommandError, match=r"^dvc push failed with exit code 1(.|\n)*no remote specified"):
         move("push", root)
