@@ -1,0 +1,145 @@
+"""Annotators who each love one colour, and models of a few thousand parameters that can learn to say it."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from mixdpo.config.models import FromConfig
+from mixdpo.config.policy import Policy, Training
+from mixdpo.policy.experts import Experts
+from mixdpo.policy.loading import frozen_reference, new_experts
+from mixdpo.policy.tokens import TokenRow, encode_prompts, encode_rows, pad
+from mixdpo.policy.weighting import Gate, PriorWeights, Weighting
+from mixdpo.training import PreferencePairs, TrainingResult, train_mixture
+from mixdpo.training.tokenizer import new_causal_lm, train_bpe
+
+COLOURS = [" red", " green", " blue"]
+PROMPTS = {"wall": ["the wall is", "a wall of"], "sea": ["the sea is", "a sea of"]}
+CPU = torch.device("cpu")
+
+
+class Task(NamedTuple):
+    pairs: PreferencePairs
+    styles: torch.Tensor  # (pairs,) the colour that each pair's annotator loves
+    domains: torch.Tensor  # (pairs,) 0 wall, 1 sea
+
+
+class Trained(NamedTuple):
+    result: TrainingResult
+    experts: Experts
+    weighting: Weighting
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return train_bpe(
+        [prompt + colour for kind in PROMPTS.values() for prompt in kind for colour in COLOURS] * 3, 290, 32
+    )
+
+
+@pytest.fixture(scope="session")
+def new_model(tokenizer: PreTrainedTokenizerBase) -> Callable[[], Any]:
+    def new() -> Any:
+        shape = FromConfig(kind="config", architecture="gpt2", vocabulary=300, layers=1, width=16, heads=2, context=32)
+        return new_causal_lm(shape, tokenizer, seed=0).eval()
+
+    return new
+
+
+@pytest.fixture(scope="session")
+def make_task(tokenizer: PreTrainedTokenizerBase, new_model: Callable[[], Any]) -> Callable[..., Task]:
+    """`styles` annotators each, who choose their colour of two random ones, by coin where it is neither."""
+
+    @torch.no_grad()
+    def make(annotators: list[int], each: int = 8, seed: int = 0, by_domain: bool = False) -> Task:
+        rng = random.Random(seed)
+        colours = COLOURS[: len(annotators)]
+        texts: list[tuple[str, str, str]] = []
+        who, styles, domains = [], [], []
+        for style, count in enumerate(annotators):
+            for _ in range(count):
+                annotator = len(set(who))
+                for _ in range(each):
+                    domain = style if by_domain else rng.randrange(2)
+                    pair = rng.sample(colours, 2)
+                    if pair[1] == colours[style]:
+                        pair.reverse()
+                    texts.append((rng.choice(list(PROMPTS.values())[domain]), *pair))
+                    who.append(annotator)
+                    styles.append(style)
+                    domains.append(domain)
+        prompts, chosen, rejected = (list(column) for column in zip(*texts, strict=True))
+        reference = frozen_reference(new_model())
+        rows = [encode_rows(tokenizer, prompts, side) for side in (chosen, rejected)]
+        alone = [TokenRow(ids, []) for ids in encode_prompts(tokenizer, prompts)]
+        pairs = PreferencePairs(
+            [f"pair-{place}" for place in range(len(texts))],
+            *rows,
+            torch.tensor(who),
+            reference(pad(rows[0]))[:, 0],
+            reference(pad(rows[1]))[:, 0],
+            reference.prompt_features(pad(alone)),
+        )
+        return Task(pairs, torch.tensor(styles), torch.tensor(domains))
+
+    return make
+
+
+LINEAR = {"kind": "shared", "head": "linear", "rank": None, "trunk": "frozen"}
+SETTINGS = {
+    "beta": 0.5,
+    "epochs": 1,
+    "batch_pairs": 48,
+    "learning_rate": 1e-2,
+    "warmup": 0.1,
+    "weight_decay": 0.0,
+    "clip": 10.0,
+    "tempering": {"start": 1.0, "steps": 0},
+    "tile_tokens": 4096,
+    "max_tokens": 32,
+    "evaluate_every": 1000,
+    "checkpoint_every": 1000,
+}
+
+
+def make_policy(experts: int, **changes: Any) -> Policy:
+    values = {
+        "experts": experts,
+        "architecture": LINEAR,
+        "weights": {"kind": "fixed", "values": None},
+        "latent": "annotator",
+        "symmetry": {"kind": "noise", "scale": 0.1} if experts > 1 else {"kind": "none"},
+    }
+    return Policy.model_validate(values | changes)
+
+
+@pytest.fixture(scope="session")
+def train(new_model: Callable[[], Any]) -> Callable[..., Trained]:
+    """Train on one task and look at another; keywords change Policy (first) or Training."""
+
+    def run(task: Task, held_out: Task, experts: int, seed: int = 0, checkpoint: Any = None, **changes: Any) -> Trained:
+        of_policy = {name: changes.pop(name) for name in list(changes) if name in Policy.model_fields}
+        policy = make_policy(experts, **of_policy)
+        settings = Training.model_validate(SETTINGS | changes)
+        models = new_experts(
+            copy.deepcopy(new_model()),
+            experts,
+            policy.architecture.model_dump(),
+            torch.Generator().manual_seed(seed),
+        )
+        weighting: Weighting = PriorWeights.uniform(experts)
+        if policy.weights.kind == "gate":
+            weighting = Gate(2 * 16, experts, policy.weights.hidden, torch.Generator().manual_seed(seed))
+        result = train_mixture(
+            models, weighting, task.pairs, held_out.pairs, settings, policy, seed, CPU, checkpoint=checkpoint
+        )
+        return Trained(result, models, weighting)
+
+    return run

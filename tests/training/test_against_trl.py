@@ -1,0 +1,95 @@
+"""With one expert this is DPO as TRL computes it: the same loss and the same gradients, on the same batch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mixdpo.policy.experts import SharedTrunk
+from mixdpo.policy.loading import new_experts
+from mixdpo.policy.weighting import PriorWeights
+from mixdpo.training.em import Mixture, em_step, forward
+
+# TRL asks transformers by an old name
+pytestmark = pytest.mark.filterwarnings("ignore:`.*gradient_checkpointing` is deprecated:FutureWarning")
+
+BETA = 0.3
+SHARED = {"kind": "shared", "head": "linear", "rank": None, "trunk": "trainable"}
+
+
+@pytest.fixture
+def dpo_trainer(new_model: Callable[[], Any], tokenizer: Any, tmp_path: Path) -> Any:
+    pytest.importorskip("trl", reason="TRL comes with the dev extra")
+    datasets = pytest.importorskip("datasets", reason="datasets comes with the pipeline extra")
+    from trl import DPOConfig, DPOTrainer
+
+    model = untied(new_model())
+    shake(model)
+    row = {"prompt": ["the wall is"], "chosen": [" red"], "rejected": [" green"]}
+    return DPOTrainer(
+        model=model,
+        ref_model=untied(new_model()),
+        args=DPOConfig(
+            output_dir=str(tmp_path),
+            beta=BETA,
+            loss_type="sigmoid",
+            use_cpu=True,
+            bf16=False,
+            report_to=[],
+            disable_dropout=True,
+            gradient_checkpointing=False,
+            disable_tqdm=True,
+        ),
+        train_dataset=datasets.Dataset.from_dict(row),
+        processing_class=tokenizer,
+    )
+
+
+def untied(model: Any) -> Any:
+    """Head and embedding as parameters of their own, as expert heads are."""
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    return model
+
+
+@torch.no_grad()
+def shake(model: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+
+
+def test_loss_and_gradients_are_trls(dpo_trainer: Any, make_task: Callable[..., Any]) -> None:
+    pairs = make_task([6, 6]).pairs
+    policy = copy.deepcopy(dpo_trainer.model)
+    batch = dpo_trainer.data_collator(
+        [
+            {"prompt_ids": chosen.prompt, "chosen_ids": chosen.completion, "rejected_ids": rejected.completion}
+            for chosen, rejected in zip(pairs.chosen, pairs.rejected, strict=True)
+        ]
+    )
+    theirs = dpo_trainer.compute_loss(dpo_trainer.model, batch)
+    theirs.backward()
+
+    experts = new_experts(policy, 1, SHARED, torch.Generator())
+    assert isinstance(experts, SharedTrunk)
+    mixture = Mixture(experts, PriorWeights.uniform(1))
+    result = forward(mixture, pairs, range(len(pairs)), BETA, 4096, torch.device("cpu"))
+    assert result.margins.abs().max() > 0.05  # away from the reference, where all losses are ln 2
+    ours = em_step(result, pairs.annotators, mixture.weighting, 0.0, 1.0, None).loss
+    ours.backward()
+
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    wanted = {name: parameter.grad for name, parameter in dpo_trainer.model.named_parameters()}
+    found = {f"transformer.{name}": parameter.grad for name, parameter in experts.trunk.named_parameters()}
+    assert experts.heads.weight.grad is not None
+    found["lm_head.weight"] = experts.heads.weight.grad[0]
+    assert found.keys() == wanted.keys()
+    assert max(gradient.abs().max() for gradient in wanted.values()) > 1e-3
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, wanted[name], rtol=0, atol=1e-5, msg=name)
