@@ -81,7 +81,8 @@ def _key(params: Params, layout: Layout, policy: Policy) -> str:
 
 
 def _curve(result: TrainingResult) -> str:
-    columns = list(dict.fromkeys(name for row in result.history for name in row))
+    # in an order that does not depend on where the rows come from: those of a resumed run were read from JSON
+    columns = ["step", *sorted({name for row in result.history for name in row} - {"step"})]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
     writer.writeheader()

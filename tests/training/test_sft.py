@@ -44,18 +44,18 @@ def test_it_learns_the_reviews(tune: Callable[..., Any]) -> None:
     after, _ = tune(epochs=12)
     assert before.steps == 0
     assert before.validation_loss == pytest.approx(math.log(290), rel=0.05)
-    assert after.validation_loss < 1.0
+    assert after.validation_loss < 0.4 * before.validation_loss
     assert after.train_loss < before.train_loss
     assert after.steps == 12 * 4
 
 
-@torch.no_grad()
 def test_its_loss_is_that_of_transformers_over_all_tokens(tune: Callable[..., Any], tokenizer: Any) -> None:
     result, model = tune()
     total, tokens = 0.0, 0
     for text in TEXTS[:4]:
         ids = torch.tensor([tokenizer(f"<|endoftext|>{text}<|endoftext|>")["input_ids"]])
-        total += model(input_ids=ids, labels=ids).loss.item() * (ids.shape[1] - 1)
+        with torch.no_grad():
+            total += model(input_ids=ids, labels=ids).loss.item() * (ids.shape[1] - 1)
         tokens += ids.shape[1] - 1
     assert result.validation_loss == pytest.approx(total / tokens, abs=1e-5)
 
