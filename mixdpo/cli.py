@@ -37,6 +37,7 @@ class Errors(click.Group):
     context_settings=CONTEXT,
     epilog="""\b
 Examples:
+  mixdpo doctor                       check machine and project, and say what to mend
   mixdpo profile use reviews          choose a ready-made params.yaml
   dvc repro                           run every stage that is not up to date
   mixdpo train moe                    run one stage by itself
@@ -58,6 +59,10 @@ def main(ctx: click.Context, root: Path) -> None:
         os.environ.setdefault(name, "1")
     os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "false")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # transformers draws a bar for each small model that is read or written, over ours; 0 shows them, and downloads
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
     ctx.obj = root
 
 
@@ -114,14 +119,19 @@ def train(root: Path, policy: str) -> None:
 @click.pass_obj
 def register(root: Path, reason: str) -> None:
     """Publish the trained policy with its lineage and move the alias of params.yaml to it."""
-    _run(root, "register", reason)
+    from mixdpo.config import load_params
+    from mixdpo.layout import Layout
+    from mixdpo.registry.display import registered
+    from mixdpo.stages.register import register as publish
+
+    click.echo(registered(publish(load_params(root / "params.yaml"), Layout(root), reason)))
 
 
 def _verbs() -> None:
     """The verbs for people live in files of their own; importing them registers them."""
-    from mixdpo.commands import artifacts, policies, project
+    from mixdpo.commands import artifacts, doctor, policies, project
 
-    for module in (project, artifacts, policies):
+    for module in (project, doctor, artifacts, policies):
         for command in module.COMMANDS:
             main.add_command(command)
 

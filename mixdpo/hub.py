@@ -6,11 +6,12 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError  # type: ignore[attr-defined]
 
 from mixdpo.errors import TransientError
 
-SILENT = (ConnectionError, TimeoutError, socket.gaierror, LocalEntryNotFoundError)
+# HTTPError is of the HTTP library that huggingface_hub uses at the moment, raised before there is a response
+SILENT = (ConnectionError, TimeoutError, socket.gaierror, HTTPError, LocalEntryNotFoundError)
 BUSY = (408, 429)  # and all from 500 on
 
 

@@ -1,4 +1,4 @@
-"""`mixdpo list | pull | promote | rollback`: the shared registry."""
+"""`mixdpo list | pull | promote | rollback | verify`: the shared registry."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ registry_option = click.option(
 
 
 def open_registry(root: Path, location: str | None) -> Registry:
-    """The registry that a command means: the option, this project's, the environment's, the user's own."""
+    """The registry that a command means: the option, this project's, the environment's, the user's own.
+
+    A relative location is taken from the project's directory, as the `register` stage takes it.
+    """
     from mixdpo.config import load_params
     from mixdpo.registry import Registry, registry_location
 
     if location is None and (root / "params.yaml").is_file():
         location = load_params(root / "params.yaml").registry.url
-    return Registry(registry_location(location))
+    return Registry(registry_location(location, root))
 
 
 @click.command("list", epilog="\b\nExamples:\n  mixdpo list\n  mixdpo list reviews\n")
@@ -78,4 +81,17 @@ def rollback(root: Path, reference: str, reason: str, location: str | None) -> N
     click.echo(f"{name}@{alias} is back at v{version.number}")
 
 
-COMMANDS = [list_, pull, promote, rollback]
+@click.command(epilog="\b\nExample:\n  mixdpo verify reviews\n")
+@click.argument("name")
+@registry_option
+@click.pass_obj
+def verify(root: Path, name: str, location: str | None) -> None:
+    """Read everything that is registered as NAME again and compare it with its digests."""
+    found = open_registry(root, location).verify(name)
+    click.echo(
+        f"{name} is whole: {found.entries} log entries, {found.versions} versions, "
+        f"{found.blobs} files, {found.size / 2**20:.1f} MiB"
+    )
+
+
+COMMANDS = [list_, pull, promote, rollback, verify]

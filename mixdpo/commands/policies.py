@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from mixdpo.commands.artifacts import open_registry, registry_option
 from mixdpo.errors import DataError
+
+if TYPE_CHECKING:
+    from mixdpo import MixturePolicy
+
+
+def load_policy(root: Path, policy: str, location: str | None) -> MixturePolicy:
+    """From a directory, or a reference into the registry that all commands of this project mean."""
+    from mixdpo import MixturePolicy
+    from mixdpo.registry import resolve_policy
+
+    if Path(policy).exists():
+        return MixturePolicy.from_pretrained(policy)
+    return MixturePolicy.from_pretrained(resolve_policy(policy, open_registry(root, location)))
 
 
 @click.command(
@@ -28,7 +43,10 @@ Examples:
 @click.option("--top-p", default=1.0, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--comparisons", type=click.Path(path_type=Path), help="JSON lines of one user's comparisons.")
+@registry_option
+@click.pass_obj
 def generate(
+    root: Path,
     policy: str,
     prompts: tuple[str, ...],
     expert: int | None,
@@ -39,11 +57,10 @@ def generate(
     top_p: float,
     seed: int,
     comparisons: Path | None,
+    location: str | None,
 ) -> None:
     """Continue PROMPTS with POLICY (a directory, or a registry reference such as reviews@staging)."""
-    from mixdpo import MixturePolicy
-
-    mixture = MixturePolicy.from_pretrained(policy)
+    mixture = load_policy(root, policy, location)
     weights = mixture.personalise(read_comparisons(comparisons)) if comparisons else None
     rows = [prompt for prompt in prompts for _ in range(samples)]
     written = mixture.generate(
@@ -64,14 +81,14 @@ def generate(
 @click.command(epilog="\b\nExample:\n  mixdpo personalise reviews@staging mine.jsonl\n")
 @click.argument("policy")
 @click.argument("comparisons", type=click.Path(path_type=Path))
-def personalise(policy: str, comparisons: Path) -> None:
+@registry_option
+@click.pass_obj
+def personalise(root: Path, policy: str, comparisons: Path, location: str | None) -> None:
     """Weights over experts for one user, from a few of their COMPARISONS.
 
     COMPARISONS is a file of JSON lines with prompt, chosen and rejected. Nothing is trained.
     """
-    from mixdpo import MixturePolicy
-
-    mixture = MixturePolicy.from_pretrained(policy)
+    mixture = load_policy(root, policy, location)
     rows = read_comparisons(comparisons)
     weights = mixture.personalise(rows).tolist()
     click.echo(f"{len(rows)} comparisons")
@@ -83,11 +100,11 @@ def personalise(policy: str, comparisons: Path) -> None:
 @click.argument("policy")
 @click.argument("expert", type=int)
 @click.argument("directory", type=click.Path(path_type=Path))
-def export(policy: str, expert: int, directory: Path) -> None:
+@registry_option
+@click.pass_obj
+def export(root: Path, policy: str, expert: int, directory: Path, location: str | None) -> None:
     """Write one EXPERT of POLICY as a plain Hugging Face causal language model."""
-    from mixdpo import MixturePolicy
-
-    click.echo(f"wrote {MixturePolicy.from_pretrained(policy).export_expert(expert, directory)}")
+    click.echo(f"wrote {load_policy(root, policy, location).export_expert(expert, directory)}")
 
 
 def read_comparisons(path: Path) -> list[dict[str, str]]:

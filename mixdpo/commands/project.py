@@ -1,4 +1,4 @@
-"""`mixdpo profile` and `mixdpo doctor`: the project directory and the machine."""
+"""`mixdpo profile`: the values that the project directory holds."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def use(root: Path, name: str, force: bool) -> None:
     click.echo(f"params.yaml is now profile {name}; `make run` or `dvc repro` runs it")
 
 
-@profile.command("show")
+@profile.command("show", epilog="\b\nExample:\n  mixdpo profile show\n")
 @click.pass_obj
 def show(root: Path) -> None:
     """List the profiles and say which one params.yaml is."""

@@ -9,12 +9,12 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from mixdpo.config.base import Name, Natural, Section
-from mixdpo.config.data import AnnotatedPairs, Cleaning, Preferences, Source, Splits, Validation
+from mixdpo.config.data import AnnotatedPairs, Cleaning, PreferenceFiles, Preferences, Source, Splits, Validation
 from mixdpo.config.models import SFT, Candidates, Device, Rewards
 from mixdpo.config.policy import Evaluation, Policy, Registry, Training
 from mixdpo.errors import ConfigError
 
-SCHEMA = 1
+_REFERENCE = "sft"
 
 
 class Params(Section):
@@ -51,13 +51,25 @@ class Params(Section):
             raise ValueError(
                 f"registry.policy is {self.registry.policy}, but policies has {', '.join(self.policies)}; name one"
             )
-        if isinstance(self.preferences.source, AnnotatedPairs):
-            needed = self.preferences.annotators.pairs
-            if needed < self.validation.min_pairs_per_annotator:
-                raise ValueError(
-                    f"preferences.annotators.pairs is {needed}, below validation.min_pairs_per_annotator "
-                    f"{self.validation.min_pairs_per_annotator}: all would be refused; raise pairs"
-                )
+        if _REFERENCE in self.policies:
+            raise ValueError(
+                f"policies has {_REFERENCE}, which is what the reference policy is called in every table; rename it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _annotators_have_enough_pairs(self) -> Params:
+        source, least = self.preferences.source, self.validation.min_pairs_per_annotator
+        if isinstance(source, AnnotatedPairs) and self.preferences.annotators.pairs < least:
+            raise ValueError(
+                f"preferences.annotators.pairs is {self.preferences.annotators.pairs}, below "
+                f"validation.min_pairs_per_annotator {least}: all would be refused; raise pairs"
+            )
+        if isinstance(source, PreferenceFiles) and source.columns.annotator is None and least > 1:
+            raise ValueError(
+                "preferences.source.columns.annotator is null, so each pair is its own annotator, below "
+                f"validation.min_pairs_per_annotator {least}: all would be refused; set that to 1 or name the column"
+            )
         return self
 
 

@@ -9,10 +9,11 @@ from mixdpo.registry.location import registry_location
 from mixdpo.registry.registry import Registry
 
 
-def resolve_policy(reference: str | Path) -> Path:
+def resolve_policy(reference: str | Path, registry: Registry | None = None) -> Path:
     """The directory of a policy: `reference` itself where it exists, else the fetched version that it refers to.
 
-    References are looked up in $MIXDPO_REGISTRY or the user's own registry (`registry_location`). A path wins.
+    References are looked up in `registry`, by default $MIXDPO_REGISTRY or the user's own (`registry_location`). A path
+    wins.
 
     Raises:
         RegistryError: neither is there; says what was tried.
@@ -22,7 +23,7 @@ def resolve_policy(reference: str | Path) -> Path:
     if path.exists():
         return path
     try:
-        return Registry(registry_location()).materialise(str(reference))
+        return (registry or Registry(registry_location())).materialise(str(reference))
     except RegistryError as error:
         raise RegistryError(
             f"no policy {str(reference)!r}: there is no directory {path.absolute()}, and as a reference: {error}"

@@ -1,0 +1,73 @@
+"""The graph, the input files and the registry that this project names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mixdpo.config import Params
+from mixdpo.config.data import FilesSource, PreferenceFiles
+from mixdpo.config.models import FileLabels
+from mixdpo.doctor.finding import Finding
+from mixdpo.errors import DataError, RegistryError
+
+
+def pipeline(root: Path) -> Finding:
+    """Whether DVC can read the graph."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.scm import SCMError
+
+    if not (root / "dvc.yaml").is_file():
+        return Finding("pipeline", "fail", f"{root.resolve()} has no dvc.yaml", "go to the project's directory")
+    try:
+        with Repo(str(root)) as repo:
+            stages = len(repo.index.stages)
+    except (DvcException, SCMError) as error:
+        return Finding("pipeline", "fail", f"DVC cannot read it: {error}", "`dvc stage list` tells more")
+    return Finding("pipeline", "ok", f"dvc.yaml fits: {stages} stages")
+
+
+def inputs(params: Params, root: Path) -> Finding:
+    """Whether each pattern of files that the values name matches one."""
+    from mixdpo.data.tables import find_files
+
+    directory = root / params.inputs
+    patterns = list(_patterns(params))
+    if not patterns:
+        return Finding("inputs", "ok", f"no file of {params.inputs} is needed")
+    faults, files = [], 0
+    for paths in patterns:
+        try:
+            files += len(find_files(paths, directory))
+        except DataError as error:
+            faults.append(str(error).split("; ")[0])  # the remedy is said once, for all
+    if faults:
+        remedy = f"put the files below {directory}, or correct `inputs` and `paths` in params.yaml"
+        return Finding("inputs", "fail", "\n".join(faults), remedy)
+    return Finding("inputs", "ok", f"{files} files below {directory}")
+
+
+def _patterns(params: Params) -> Iterator[tuple[str, ...]]:
+    if isinstance(params.source, FilesSource):
+        yield from (part.paths for part in params.source.sets)
+    if isinstance(params.preferences.source, PreferenceFiles):
+        yield params.preferences.source.paths
+    for dimension in params.rewards.dimensions.values():
+        yield from (labels.paths for labels in dimension.labels if isinstance(labels, FileLabels))
+
+
+def registry(params: Params, root: Path) -> Finding:
+    """Whether versions could be written."""
+    from mixdpo.registry import registry_location
+
+    try:
+        location = registry_location(params.registry.url, root)
+    except RegistryError as error:
+        return Finding("registry", "fail", str(error), "set registry.url or $MIXDPO_REGISTRY to a directory")
+    there = next(path for path in (location, *location.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        remedy = "make it writable, or name another with registry.url or $MIXDPO_REGISTRY"
+        return Finding("registry", "fail", f"{location}: {there} is not a writable directory", remedy)
+    return Finding("registry", "ok", str(location) if there == location else f"{location} (will be made)")
