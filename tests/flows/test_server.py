@@ -75,7 +75,7 @@ except KeyboardInterrupt:
         assert answer.status == 200
     os.killpg(process.pid, how)  # as a terminal does, to all of the group
     # what were still queued for the server when it ends would be tried for a minute
-    said = process.communicate(timeout=20)[1]
+    said = process.communicate(timeout=30)[1]
     assert until(lambda: not listening(url))
     assert note.read_text() == (f"{url}\n200" if how is signal.SIGINT else f"{url}\n")
     assert "spoken" in said
