@@ -51,6 +51,8 @@ class GateWeights(Section):
     kind: Literal["gate"]
     hidden: Natural  # width of its hidden layer; 0: linear
     entropy: NonNegative  # lambda_ent: how much its entropy is rewarded
+    # uniform and untrained until the experts differ: before, it would learn noise and hold on to it
+    rest_steps: Natural
     learning_rate: Positive
 
 

@@ -70,7 +70,7 @@ def em_step(
     result: Forward,
     groups: Tensor | None,
     weighting: Weighting,
-    gate_entropy: float,
+    gate_entropy: float | None,
     temperature: float,
     given: Tensor | None,
 ) -> Step:
@@ -79,7 +79,7 @@ def em_step(
     Args:
         result: of `forward`, with gradient.
         groups: (pairs,) annotator codes where the latent is theirs, None where each pair has its own.
-        gate_entropy: λ_ent, of a gate.
+        gate_entropy: λ_ent of a gate that learns; None lets it rest.
         temperature: of the E-step, at least 1.
         given: (pairs, experts) responsibilities to use instead of the posterior (symmetry breaking), or None.
     """
@@ -91,9 +91,10 @@ def em_step(
     loss = expert_loss(margins, q)
     log = {"expert_loss": loss.item()}
     if isinstance(weighting, Gate):
-        routing = gate_loss(log_weights, q, gate_entropy)
+        routing = gate_loss(log_weights, q, gate_entropy or 0.0)
         log["gate_loss"] = routing.item()
-        loss = loss + routing
+        if gate_entropy is not None:
+            loss = loss + routing
     log["loss"] = loss.item()
     return Step(loss, q, log | _describe(margins.detach(), log_weights.detach(), chosen.detach(), q, groups))
 

@@ -142,7 +142,7 @@ class _Run:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
             result = forward(self.mixture, self.train, places, settings.beta, settings.tile_tokens, self.device)
         groups = self._groups(self.train, places)
-        entropy = weights.entropy if weights.kind == "gate" else 0.0
+        entropy = weights.entropy if weights.kind == "gate" and step >= weights.rest_steps else None
         outcome = em_step(result, groups, self.mixture.weighting, entropy, temperature, self._given(step, places))
         if not math.isfinite(outcome.log["loss"]):
             self._refuse("loss", step, places, result.margins)

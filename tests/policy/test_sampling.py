@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mixdpo.errors import ConfigError
 from mixdpo.policy import MixturePolicy
+from mixdpo.policy.sampling import _inverse_cdf
 
 MakePolicy = Callable[..., MixturePolicy]
 PROMPTS = ["the cat", "a", "the dog did not like", "the mat and the cat sat", "it"]
@@ -136,6 +137,13 @@ def test_a_lower_temperature_writes_likelier_texts(make_policy: MakePolicy) -> N
         prompts, completed, ended = ["the cat"] * len(texts), [text for text, _ in texts], [end for _, end in texts]
         means.append(policy.logps(prompts, completed, ended)[:, 0].mean().item())
     assert means[0] > means[1] > means[2]
+
+
+def test_no_uniform_number_draws_what_has_no_probability() -> None:
+    probs = torch.tensor([[0.0, 0.3, 0.0, 0.7, 0.0]])
+    uniforms = torch.tensor([0.0, 0.29999, 0.30001, 1.0 - 2**-53], dtype=torch.float64)
+    drawn = _inverse_cdf(probs.expand(4, -1), uniforms)
+    assert drawn.tolist() == [1, 1, 3, 3]
 
 
 def test_no_prompts_give_no_texts(make_policy: MakePolicy) -> None:

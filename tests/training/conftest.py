@@ -58,7 +58,7 @@ def make_task(tokenizer: PreTrainedTokenizerBase, new_model: Callable[[], Any]) 
     """`styles` annotators each, who choose their colour of two random ones, by coin where it is neither."""
 
     @torch.no_grad()
-    def make(annotators: list[int], each: int = 8, seed: int = 0, by_domain: bool = False) -> Task:
+    def make(annotators: list[int], each: int | list[int] = 8, seed: int = 0, by_domain: bool = False) -> Task:
         rng = random.Random(seed)
         colours = COLOURS[: len(annotators)]
         texts: list[tuple[str, str, str]] = []
@@ -66,7 +66,7 @@ def make_task(tokenizer: PreTrainedTokenizerBase, new_model: Callable[[], Any]) 
         for style, count in enumerate(annotators):
             for _ in range(count):
                 annotator = len(set(who))
-                for _ in range(each):
+                for _ in range(each if isinstance(each, int) else each[style]):
                     domain = style if by_domain else rng.randrange(2)
                     pair = rng.sample(colours, 2)
                     if pair[1] == colours[style]:

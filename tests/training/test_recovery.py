@@ -76,10 +76,17 @@ def test_global_weights_learn_how_many_there_are_of_each(make_task: Make, train:
     assert best_accuracy(posterior(trained, held_out).argmax(dim=-1), held_out.styles) >= 0.9
 
 
+def test_global_weights_count_people_not_pairs(make_task: Make, train: Make) -> None:
+    task, held_out = make_task([20, 20], each=[12, 4], seed=0), make_task([8, 8], seed=1)
+    weights = {"kind": "global", "alpha": 1.0, "smoothing": 0.8}
+    trained = train(task, held_out, 2, epochs=50, batch_pairs=400, weights=weights, symmetry=NOISE)
+    torch.testing.assert_close(trained.weighting.log_weights.exp(), torch.tensor([0.5, 0.5]), rtol=0, atol=0.05)
+
+
 @pytest.mark.parametrize("hidden", [0, 8])
 def test_a_gate_learns_who_speaks_of_what(hidden: int, make_task: Make, train: Make) -> None:
     task, held_out = make_task([20, 20], seed=0, by_domain=True), make_task([10, 10], seed=1, by_domain=True)
-    gate = {"kind": "gate", "hidden": hidden, "entropy": 0.01, "learning_rate": 3e-2}
+    gate = {"kind": "gate", "hidden": hidden, "entropy": 0.01, "rest_steps": 0, "learning_rate": 3e-2}
     trained = train(task, held_out, 2, epochs=6, weights=gate, symmetry=NOISE)
     with torch.no_grad():
         weights = trained.weighting(held_out.pairs.features, len(held_out.pairs)).exp()
@@ -90,7 +97,7 @@ def test_a_gate_learns_who_speaks_of_what(hidden: int, make_task: Make, train: M
 
 def test_a_gate_stays_undecided_where_prompts_say_nothing_about_style(make_task: Make, train: Make) -> None:
     task, held_out = make_task([20, 20], seed=0), make_task([10, 10], seed=1)
-    gate = {"kind": "gate", "hidden": 0, "entropy": 0.01, "learning_rate": 3e-2}
+    gate = {"kind": "gate", "hidden": 0, "entropy": 0.01, "rest_steps": 0, "learning_rate": 3e-2}
     trained = train(task, held_out, 2, epochs=6, weights=gate, symmetry=NOISE)
     with torch.no_grad():
         weights = trained.weighting(held_out.pairs.features, len(held_out.pairs)).exp()

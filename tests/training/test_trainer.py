@@ -15,7 +15,7 @@ from mixdpo.training import trainer
 
 Make = Callable[..., Any]
 NOISE = {"kind": "noise", "scale": 0.1}
-GATE = {"kind": "gate", "hidden": 4, "entropy": 0.01, "learning_rate": 1e-3}
+GATE = {"kind": "gate", "hidden": 4, "entropy": 0.01, "rest_steps": 0, "learning_rate": 1e-3}
 GLOBAL = {"kind": "global", "alpha": 1.5, "smoothing": 0.9}
 FIXED = {"kind": "fixed", "values": None}
 LOWRANK = {"kind": "shared", "head": "lowrank", "rank": 4, "trunk": "frozen"}
@@ -57,6 +57,19 @@ def test_a_small_em_step_on_all_pairs_never_lowers_the_bound(
     assert marginals[-1] > marginals[0] + 0.01
     for row in trained.result.history:
         assert row["bound_gap"] == pytest.approx(0, abs=1e-5)
+
+
+def test_a_gate_rests_for_its_first_steps_and_then_learns(make_task: Make, train: Make) -> None:
+    task = make_task([4, 4], by_domain=True)
+    options = {"symmetry": NOISE, "batch_pairs": 16, "epochs": 3}
+    learning = GATE | {"learning_rate": 0.03}
+    rows = train(task, task, 2, weights=learning | {"rest_steps": 6}, **options).result.history
+    assert [row["entropy_w"] for row in rows[:7]] == pytest.approx([1.0] * 7, abs=1e-6)
+    assert rows[-1]["entropy_w"] < 0.999
+    # while it rests its experts learn as under fixed weights
+    fixed = train(task, task, 2, weights=FIXED, **options).result.history
+    for row, plain in zip(rows[:6], fixed[:6], strict=True):
+        assert row["train_marginal"] == pytest.approx(plain["train_marginal"], abs=1e-5)
 
 
 def test_what_a_step_logs_adds_up(make_task: Make, train: Make) -> None:
