@@ -127,7 +127,7 @@ class FromConfig(Section):
 
 
 class PretrainedPolicy(Section):
-    """A causal language model: Hub id, or directory of the same layout."""
+    """A causal language model: Hub id, or directory of the same layout below `inputs`."""
 
     kind: Literal["pretrained"]
     model: str

@@ -9,6 +9,7 @@ from pathlib import Path
 import mixdpo
 from mixdpo.compute import prepare_compute
 from mixdpo.config import Params
+from mixdpo.config.models import PretrainedPolicy
 from mixdpo.data.schema import REVIEWS, read_table
 from mixdpo.files import digest, directory_digest, file_digest, replacing, write_json
 from mixdpo.layout import Layout
@@ -29,7 +30,7 @@ def run(params: Params, layout: Layout) -> list[Path]:
         tokenizer = train_bpe(texts["train"], base.vocabulary, base.context)
         model = new_causal_lm(base, tokenizer, params.seed)
     else:
-        model, tokenizer = load_causal_lm(base.model, base.revision)
+        model, tokenizer = load_causal_lm(_source(base, params, layout), base.revision)
     work = layout.work("sft", _key(params, layout))
     result = fine_tune(
         model, tokenizer, texts["train"], texts["validation"], params.sft, params.seed, *compute, checkpoint=work
@@ -55,9 +56,18 @@ def run(params: Params, layout: Layout) -> list[Path]:
     return [layout.sft, layout.metrics("sft")]
 
 
+def _source(base: PretrainedPolicy, params: Params, layout: Layout) -> Path | str:
+    """A directory below `inputs` where there is one of that name, else an id for the Hub."""
+    local = layout.root / params.inputs / base.model
+    return local if local.is_dir() else base.model
+
+
 def _key(params: Params, layout: Layout) -> str:
     """Digest of everything that the fine-tuned weights depend on: values, data, and the code that trains."""
     package = Path(mixdpo.__file__).parent
     code = {part: directory_digest(package / part, "*.py") for part in ("policy", "training")}
     reviews = file_digest(layout.validated("reviews"))
-    return digest([params.sft.model_dump(), params.seed, params.compute.model_dump(), reviews, code])
+    base = params.sft.base
+    source = _source(base, params, layout) if base.kind == "pretrained" else None
+    start = directory_digest(source) if isinstance(source, Path) else source
+    return digest([params.sft.model_dump(), params.seed, params.compute.model_dump(), reviews, code, start])

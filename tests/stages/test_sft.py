@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mixdpo.config import Params
+from mixdpo.config.models import PretrainedPolicy
 from mixdpo.data.embedded import generate_reviews
 from mixdpo.data.schema import REVIEWS, text_id, write_table
 from mixdpo.errors import ConfigError, DataError
@@ -108,6 +109,18 @@ def test_a_pretrained_base_keeps_its_tokenizer(params: Params, layout: Layout, t
     for one, two in zip(load_causal_lm(base)[0].parameters(), load_causal_lm(layout.sft)[0].parameters(), strict=True):
         assert torch.equal(one, two)
     assert (base / "tokenizer.json").read_bytes() == (layout.sft / "tokenizer.json").read_bytes()
+
+
+def test_a_base_is_looked_for_below_the_inputs_first(params: Params, layout: Layout) -> None:
+    sft.run(params, layout)
+    (layout.root / params.inputs).mkdir(parents=True, exist_ok=True)
+    layout.sft.rename(layout.root / params.inputs / "base")
+    base = PretrainedPolicy(kind="pretrained", model="base", revision=None)
+    again = params.model_copy(update={"sft": params.sft.model_copy(update={"base": base, "epochs": 0})})
+    sft.run(again, layout)
+    ours, _ = load_causal_lm(layout.sft)
+    theirs, _ = load_causal_lm(layout.root / params.inputs / "base")
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 
 def test_what_is_missing_or_too_long_is_said(params: Params, layout: Layout, tmp_path: Path) -> None:
