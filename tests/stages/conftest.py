@@ -65,7 +65,9 @@ def _policies(params: Params, layout: Layout, texts: list[str]) -> None:
         for each in {id(each): each for each, _ in experts.models()}.values():
             each.heads.perturb(0.5, generator)
         gated = policy.weights.kind == "gate"
-        weighting = Gate(base.width, policy.experts, 0, generator) if gated else PriorWeights.uniform(policy.experts)
+        weighting = (
+            Gate(2 * base.width, policy.experts, 0, generator) if gated else PriorWeights.uniform(policy.experts)
+        )
         description = policy.model_dump(mode="json")
         mixture = MixturePolicy(experts, weighting, reference, tokenizer, 0.1, policy.latent, description)
         mixture.save_pretrained(layout.policy(name))

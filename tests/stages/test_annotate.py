@@ -69,8 +69,8 @@ def test_scores_prompt_and_completion_together(layout):
 
 
 def test_ready_preferences_need_no_scores(layout, caplog):
-    columns = dict.fromkeys(("annotator", "style", "domain", "split")) | {"metadata": []}
-    columns |= {"prompt": "q", "chosen": "a", "rejected": "b"}
+    columns = dict.fromkeys(("style", "domain", "split")) | {"metadata": []}
+    columns |= {"prompt": "q", "chosen": "a", "rejected": "b", "annotator": "who"}
     with caplog.at_level(logging.WARNING):
         run(params({"kind": "files", "paths": ["*.jsonl"], "columns": columns, "limit": None}), layout)
     assert read_table(layout.annotated_scores, scores_schema(DIMENSIONS)).num_rows == 0
