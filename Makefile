@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 # where pip finds torch; empty: pip's own index. https://download.pytorch.org/whl/cpu has builds without CUDA
 TORCH_INDEX ?=
-WORKERS ?= 2
+WORKERS ?= 3
 
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -15,7 +15,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.12 chooses the Python of a new environment, TORCH_INDEX=URL where torch comes from,"
-	@echo "  WORKERS=2 how many stages run side by side."
+	@echo "  WORKERS=3 how many stages run side by side."
 
 setup: .venv/complete ## create .venv from the lock, where it is missing or older than the lock
 
