@@ -128,6 +128,8 @@ def test_a_killed_flow_leaves_no_stage_alive(make_project: Callable[[str], Path]
         (sys.executable, "-c", code, str(root)),
         env={**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())},
         stderr=subprocess.DEVNULL,
+        # where the tests run in the background, Ctrl-C is ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     pid = written_pid(root / "pid")
     process.send_signal(how)
