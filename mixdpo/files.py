@@ -107,3 +107,9 @@ def directory_digest(path: Path, pattern: str = "*") -> str:
     path = Path(path)
     names = sorted(str(file.relative_to(path)) for file in path.rglob(pattern) if file.is_file())
     return digest({name: file_digest(path / name) for name in names})
+
+
+def code_digests(*parts: str) -> dict[str, str]:
+    """sha256 (hex) of the source of parts of this package, such as "policy": what a checkpoint's key holds."""
+    package = Path(__file__).parent
+    return {part: directory_digest(package / part, "*.py") for part in parts}

@@ -6,12 +6,11 @@ import math
 import shutil
 from pathlib import Path
 
-import mixdpo
 from mixdpo.compute import prepare_compute
 from mixdpo.config import Params
 from mixdpo.config.models import PretrainedPolicy
 from mixdpo.data.schema import REVIEWS, read_table
-from mixdpo.files import digest, directory_digest, file_digest, replacing, write_json
+from mixdpo.files import code_digests, digest, directory_digest, file_digest, replacing, write_json
 from mixdpo.layout import Layout
 from mixdpo.policy.loading import load_causal_lm
 from mixdpo.training.sft import fine_tune
@@ -64,8 +63,7 @@ def _source(base: PretrainedPolicy, params: Params, layout: Layout) -> Path | st
 
 def _key(params: Params, layout: Layout) -> str:
     """Digest of everything that the fine-tuned weights depend on: values, data, and the code that trains."""
-    package = Path(mixdpo.__file__).parent
-    code = {part: directory_digest(package / part, "*.py") for part in ("policy", "training")}
+    code = code_digests("policy", "training")
     reviews = file_digest(layout.validated("reviews"))
     base = params.sft.base
     source = _source(base, params, layout) if base.kind == "pretrained" else None

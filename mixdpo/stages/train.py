@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 
-import mixdpo
 from mixdpo.compute import prepare_compute
 from mixdpo.config import Params
 from mixdpo.config.policy import Policy
 from mixdpo.errors import ConfigError
-from mixdpo.files import digest, directory_digest, write_json, write_text
+from mixdpo.files import code_digests, digest, write_json, write_text
 from mixdpo.layout import Layout
 from mixdpo.policy import MixturePolicy
 from mixdpo.policy.loading import frozen_reference, load_causal_lm, new_experts
@@ -66,8 +65,7 @@ def _weighting(policy: Policy, width: int, generator: torch.Generator) -> Weight
 
 def _key(params: Params, layout: Layout, policy: Policy) -> str:
     """Digest of everything that the trained weights depend on: values, data, and the code that trains."""
-    package = Path(mixdpo.__file__).parent
-    code = {part: directory_digest(package / part, "*.py") for part in ("objective", "policy", "training")}
+    code = code_digests("objective", "policy", "training")
     return digest(
         [
             policy.model_dump(mode="json"),
