@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Section(BaseModel):
-    """A block of params.yaml. No field has a default: values live in params.yaml alone."""
+    """A block of params.yaml. Values live there alone; what has a default here is an option that is off by default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

@@ -1,110 +1,113 @@
-"""params.yaml: expert policies, their mixing weights, and the training by variational EM."""
+"""params.yaml: a policy (experts, weights, options), its training by variational EM, evaluation and registry."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from mixdpo.config.architecture import Architecture
 from mixdpo.config.base import Count, Fraction, Natural, NonNegative, Positive, Section
+from mixdpo.config.estep import Anchors, Gumbel, LabelNoise, Sparsity, Symmetry, Tempering
+from mixdpo.config.weights import DomainWeights, FixedWeights, GateWeights, GlobalWeights, Weights
 
 
-class SharedTrunk(Section):
-    """Case 1 (Mix-DPO): one transformer, an output head for each expert."""
+class Reseed(Section):
+    """Give a dead expert a new start on what the mixture explains worst."""
 
-    kind: Literal["shared"]
-    head: Literal["linear", "lowrank"]
-    rank: Count | None  # of a lowrank head; null for linear
-    trunk: Literal["trainable", "frozen"]
-
-    @model_validator(mode="after")
-    def _rank_fits_head(self) -> SharedTrunk:
-        if (self.head == "lowrank") != (self.rank is not None):
-            raise ValueError(f"head {self.head} with rank {self.rank}: lowrank needs a rank, linear takes null")
-        return self
+    usage: Annotated[float, Field(gt=0, lt=0.5)]  # mean responsibility below which an expert is dead ...
+    patience: Count  # ... for so many steps
+    steps: Count  # for how many steps it is handed the worst explained annotators (or pairs)
 
 
-class Independent(Section):
-    """Case 2 (MoE-DPO): K whole models."""
+class Growth(Section):
+    """Let held-out evidence choose K: split an expert, train on, keep the split where validation gains by it."""
 
-    kind: Literal["independent"]
-
-
-class FixedWeights(Section):
-    """The same prior over experts for every prompt, never learned."""
-
-    kind: Literal["fixed"]
-    values: tuple[Positive, ...] | None  # one an expert, normalised; null: uniform
-
-
-class GlobalWeights(Section):
-    """One learned prior: w <- (sum q + alpha - 1) / (N + K (alpha - 1)), smoothed over steps (method.md §3)."""
-
-    kind: Literal["global"]
-    alpha: Annotated[float, Field(ge=1)]  # Dirichlet prior; 1 is none
-    smoothing: Fraction  # share of the old weights kept at each step
-
-
-class GateWeights(Section):
-    """w_k(x): a network on the mean hidden state of the prompt under the frozen reference."""
-
-    kind: Literal["gate"]
-    hidden: Natural  # width of its hidden layer; 0: linear
-    entropy: NonNegative  # lambda_ent: how much its entropy is rewarded
-    # uniform and untrained until the experts differ: before, it would learn noise and hold on to it
-    rest_steps: Natural
-    learning_rate: Positive
-
-
-Weights = Annotated[FixedWeights | GlobalWeights | GateWeights, Field(discriminator="kind")]
-
-
-class Noise(Section):
-    """Break symmetry with noise on each expert's head (its standard deviations, relative)."""
-
-    kind: Literal["noise"]
-    scale: Positive
-
-
-class Partition(Section):
-    """Break symmetry with random responsibilities, drawn once an annotator, for the first steps."""
-
-    kind: Literal["partition"]
-    steps: Count
-
-
-class NoCure(Section):
-    """Leave all experts equal: right for K = 1, and for showing that nothing parts them otherwise."""
-
-    kind: Literal["none"]
-
-
-Symmetry = Annotated[Noise | Partition | NoCure, Field(discriminator="kind")]
+    most: Count  # experts at most
+    steps: Count  # of training after each split, before it is judged
+    gain: NonNegative  # nats a validation pair by which a split must pay
+    prune: Fraction  # experts with less mean responsibility than this are removed at the end
 
 
 class Policy(Section):
+    """One mixture. Options with a default are off by default: a profile names those that it uses."""
+
     experts: Count
-    architecture: Annotated[SharedTrunk | Independent, Field(discriminator="kind")]
+    architecture: Architecture
     weights: Weights
     latent: Literal["pair", "annotator"]  # what shares one expert (method.md §6)
     symmetry: Symmetry
+    beta: tuple[Positive, ...] | None = None  # KL temperature of each expert, in place of training.beta
+    margins: Literal["sum", "token"] = "sum"  # log-ratios of whole completions, or a token of them
+    noise: LabelNoise | None = None
+    carry: Annotated[float, Field(ge=0, le=1)] = 1.0  # of the evidence on annotators larger than a batch; 0: none
+    relaxation: Gumbel | None = None
+    sparsity: Sparsity | None = None
+    nll: NonNegative = 0.0  # weight of -log pi_k(chosen) a token, against likelihood displacement
+    reseed: Reseed | None = None
+    growth: Growth | None = None
+    references: tuple[str, ...] | None = None  # one causal LM an expert, below `inputs`; none given: the SFT policy
+    start: tuple[str, ...] = ()  # mixtures (name@v3) or experts of one (name@v3/expert-1) to start from, in order
+    frozen: tuple[Natural, ...] = ()  # experts that stay as they start
 
     @model_validator(mode="after")
     def _consistent(self) -> Policy:
-        if isinstance(self.weights, FixedWeights) and self.weights.values is not None:
-            given = len(self.weights.values)
-            if given != self.experts:
-                raise ValueError(f"weights has {given} values but experts is {self.experts}; give one an expert")
-        if isinstance(self.weights, GateWeights) and self.experts == 1:
-            raise ValueError("a gate over one expert has nothing to choose; use weights of kind fixed")
+        if fault := next(_contradictions(self), None):
+            raise ValueError(fault)
         return self
 
 
-class Tempering(Section):
-    """E-step temperature, falling linearly to 1. Below 1 at the start is refused: measured to ruin recovery."""
+def _contradictions(policy: Policy) -> Iterator[str]:
+    """What cannot be meant, with the remedy."""
+    experts, weights = policy.experts, policy.weights
+    if isinstance(weights, FixedWeights) and weights.values is not None and len(weights.values) != experts:
+        yield f"weights has {len(weights.values)} values but experts is {experts}; give one an expert"
+    if isinstance(weights, GateWeights) and experts == 1 and policy.growth is None:
+        yield "a gate over one expert has nothing to choose; use weights of kind fixed"
+    if isinstance(weights, DomainWeights) and max(weights.experts.values()) >= experts:
+        yield f"weights.experts names expert {max(weights.experts.values())}; there are 0 to {experts - 1}"
+    if policy.beta is not None and len(policy.beta) != experts:
+        yield f"beta has {len(policy.beta)} values but experts is {experts}; give one an expert, or leave it out"
+    if policy.references is not None and len(policy.references) != experts:
+        yield f"references has {len(policy.references)} models but experts is {experts}; give one an expert"
+    if policy.references is not None and policy.architecture.kind == "shared":
+        yield "references of their own need models of their own; use architecture kind independent"
+    if policy.references is not None and policy.architecture.kind == "independent" and policy.architecture.lora:
+        yield "adapters over one base have one reference; leave references out, or leave lora out"
+    if policy.sparsity is not None and policy.sparsity.top > experts:
+        yield f"sparsity.top is {policy.sparsity.top} but experts is {experts}; lower it"
+    if policy.frozen and max(policy.frozen) >= experts:
+        yield f"frozen names expert {max(policy.frozen)}; there are 0 to {experts - 1}"
+    if len(set(policy.frozen)) == experts and not isinstance(weights, GateWeights | GlobalWeights):
+        yield "all experts are frozen and the weights do not learn; there is nothing to train"
+    if policy.frozen and policy.architecture.kind == "shared" and policy.architecture.trunk != "frozen":
+        yield f"frozen experts over a {policy.architecture.trunk} trunk would change with it; use trunk: frozen"
+    if isinstance(policy.symmetry, Anchors):
+        if policy.latent != "annotator":
+            yield "anchors say which expert an annotator has; use latent: annotator"
+        if max(policy.symmetry.annotators.values()) >= experts:
+            yield f"anchors name expert {max(policy.symmetry.annotators.values())}; there are 0 to {experts - 1}"
+    if policy.growth is not None:
+        yield from _growth_contradictions(policy, policy.growth)
 
-    start: Annotated[float, Field(ge=1)]
-    steps: Natural
+
+def _growth_contradictions(policy: Policy, growth: Growth) -> Iterator[str]:
+    if growth.most < policy.experts:
+        yield f"growth.most is {growth.most} but experts starts at {policy.experts}; raise it"
+    fixed = [
+        name
+        for name, given in {
+            "beta": policy.beta,
+            "references": policy.references,
+            "frozen": policy.frozen,
+            "weights.values": getattr(policy.weights, "values", None),
+        }.items()
+        if given
+    ]
+    if fixed or isinstance(policy.weights, DomainWeights):
+        named = ", ".join(fixed) or "weights of kind domain"
+        yield f"growth changes the number of experts, but {named} names each of them; leave one of the two out"
 
 
 class Training(Section):
