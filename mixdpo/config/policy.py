@@ -38,7 +38,7 @@ class Policy(Section):
     weights: Weights
     latent: Literal["pair", "annotator"]  # what shares one expert (method.md §6)
     symmetry: Symmetry
-    beta: tuple[Positive, ...] | None = None  # KL temperature of each expert, in place of training.beta
+    betas: tuple[Positive, ...] | None = None  # KL temperature of each expert, in place of training.beta
     margins: Literal["sum", "token"] = "sum"  # log-ratios of whole completions, or a token of them
     noise: LabelNoise | None = None
     carry: Annotated[float, Field(ge=0, le=1)] = 1.0  # of the evidence on annotators larger than a batch; 0: none
@@ -67,8 +67,8 @@ def _contradictions(policy: Policy) -> Iterator[str]:
         yield "a gate over one expert has nothing to choose; use weights of kind fixed"
     if isinstance(weights, DomainWeights) and max(weights.experts.values()) >= experts:
         yield f"weights.experts names expert {max(weights.experts.values())}; there are 0 to {experts - 1}"
-    if policy.beta is not None and len(policy.beta) != experts:
-        yield f"beta has {len(policy.beta)} values but experts is {experts}; give one an expert, or leave it out"
+    if policy.betas is not None and len(policy.betas) != experts:
+        yield f"betas has {len(policy.betas)} values but experts is {experts}; give one an expert, or leave it out"
     if policy.references is not None and len(policy.references) != experts:
         yield f"references has {len(policy.references)} models but experts is {experts}; give one an expert"
     if policy.references is not None and policy.architecture.kind == "shared":
@@ -98,7 +98,7 @@ def _growth_contradictions(policy: Policy, growth: Growth) -> Iterator[str]:
     fixed = [
         name
         for name, given in {
-            "beta": policy.beta,
+            "betas": policy.betas,
             "references": policy.references,
             "frozen": policy.frozen,
             "weights.values": getattr(policy.weights, "values", None),

@@ -67,15 +67,26 @@ def group_log_joint(margins: Tensor, log_weights: Tensor, groups: Tensor) -> tup
         (annotators, experts) in nats, annotators in ascending order of id; and (pairs,) the row of each pair.
     """
     unique, member = torch.unique(groups, return_inverse=True)
-    log_likelihood = F.logsigmoid(margins)
-    shape = (len(unique), margins.shape[-1])
-    evidence = log_likelihood.new_zeros(shape).index_add(0, member, log_likelihood)
-    prior_sum = log_likelihood.new_zeros(shape).index_add(
-        0, member, log_weights.to(log_likelihood.dtype).expand_as(log_likelihood)
-    )
-    pairs = torch.bincount(member, minlength=len(unique)).to(log_likelihood.dtype)
-    prior = torch.log_softmax(prior_sum / pairs[:, None], dim=-1)
-    return prior + evidence, member
+    evidence = group_evidence(margins, member, len(unique))
+    return group_prior(log_weights.to(evidence.dtype).expand_as(margins), member, len(unique)) + evidence, member
+
+
+def group_evidence(margins: Tensor, member: Tensor, groups: int) -> Tensor:
+    """Σ_{i∈u} log σ(m_ik): (groups, experts), nats. `member` (pairs,) is the row of each pair."""
+    likelihood = F.logsigmoid(margins)
+    return likelihood.new_zeros(groups, margins.shape[-1]).index_add(0, member, likelihood)
+
+
+def group_prior(log_weights: Tensor, member: Tensor, groups: int) -> Tensor:
+    """log w_k(u), the mean of log w_k(x_i, u) over the group's pairs, renormalised: (groups, experts), nats.
+
+    Args:
+        log_weights: (pairs, experts).
+        member: (pairs,) the row of each pair.
+    """
+    total = log_weights.new_zeros(groups, log_weights.shape[-1]).index_add(0, member, log_weights)
+    pairs = torch.bincount(member, minlength=groups).to(log_weights.dtype)
+    return torch.log_softmax(total / pairs[:, None], dim=-1)
 
 
 def elbo(margins: Tensor, log_weights: Tensor, responsibilities: Tensor) -> Tensor:

@@ -67,7 +67,8 @@ def balance_loss(log_weights: Tensor) -> Tensor:
         log_weights: (pairs, experts) of the gate, with gradient, normalised.
     """
     mean = log_weights.exp().mean(dim=0)
-    return math.log(len(mean)) - torch.special.entr(mean).sum()
+    spread: Tensor = torch.special.entr(mean).sum()
+    return math.log(len(mean)) - spread
 
 
 def update_epsilon(margins: Tensor, responsibilities: Tensor, epsilon: Tensor, smoothing: float) -> Tensor:

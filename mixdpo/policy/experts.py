@@ -70,6 +70,10 @@ class SharedTrunk(nn.Module):
         states: Tensor = self.trunk(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
         return states
 
+    def perturb(self, scale: float, generator: torch.Generator) -> None:
+        """Break the symmetry of equal experts (method.md §5)."""
+        self.heads.perturb(scale, generator)
+
     def models(self) -> Iterator[tuple[SharedTrunk, int]]:
         """(the trunk that runs expert k, its head there) for k = 0 … K−1."""
         for head in range(self.experts):
@@ -90,6 +94,11 @@ class IndependentExperts(nn.Module):
     def forward(self, batch: TokenBatch, tile_tokens: int = 4096) -> Tensor:
         """log π_k(y|x): (rows, experts), float32, nats."""
         return torch.cat([member(batch, tile_tokens) for member in self.members], dim=-1)
+
+    def perturb(self, scale: float, generator: torch.Generator) -> None:
+        """Break the symmetry of equal experts (method.md §5)."""
+        for member, _ in self.models():
+            member.perturb(scale, generator)
 
     def models(self) -> Iterator[tuple[SharedTrunk, int]]:
         for member in self.members:
