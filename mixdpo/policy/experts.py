@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +11,9 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from mixdpo.errors import ModelError
-from mixdpo.policy.heads import LinearHeads, LowRankHeads
+from mixdpo.policy.heads import Heads
 from mixdpo.policy.token_logps import token_logps
 from mixdpo.policy.tokens import TokenBatch
-
-Heads = LinearHeads | LowRankHeads
 
 
 class SharedTrunk(nn.Module):
@@ -79,6 +78,18 @@ class SharedTrunk(nn.Module):
         for head in range(self.experts):
             yield self, head
 
+    def copy_expert(self, source: int, target: int) -> None:
+        """Make expert `target` equal to expert `source`, in place."""
+        self.heads.copy_expert(source, target)
+
+    def select(self, experts: Sequence[int]) -> SharedTrunk:
+        """These experts in this order over the same trunk: one named twice is copied, one not named is left out."""
+        return SharedTrunk(self.trunk, self.heads.select(experts), self.trainable)
+
+    def expert_parameters(self, expert: int) -> list[tuple[nn.Parameter, int | None]]:
+        """Parameters that are one expert's own, each with its row in the first dimension (None: all of it)."""
+        return [(parameter, expert) for parameter in self.heads.parameters()]
+
 
 class IndependentExperts(nn.Module):
     """K whole models: each is a trunk of its own with one head, so both cases share every formula."""
@@ -104,6 +115,26 @@ class IndependentExperts(nn.Module):
         for member in self.members:
             assert isinstance(member, SharedTrunk)
             yield member, 0
+
+    @torch.no_grad()
+    def copy_expert(self, source: int, target: int) -> None:
+        """Make expert `target` equal to expert `source`, in place."""
+        for old, new in zip(self.members[target].parameters(), self.members[source].parameters(), strict=True):
+            old.copy_(new)
+
+    def select(self, experts: Sequence[int]) -> IndependentExperts:
+        """These experts in this order: a model named again is copied, one not named is left out."""
+        members = [member for member, _ in self.models()]
+        return IndependentExperts(
+            [
+                copy.deepcopy(members[expert]) if expert in experts[:place] else members[expert]
+                for place, expert in enumerate(experts)
+            ]
+        )
+
+    def expert_parameters(self, expert: int) -> list[tuple[nn.Parameter, int | None]]:
+        """Parameters that are one expert's own: those of its whole model."""
+        return [(parameter, None) for parameter in self.members[expert].parameters()]
 
 
 Experts = SharedTrunk | IndependentExperts
@@ -132,12 +163,3 @@ def split_causal_lm(model: PreTrainedModel) -> tuple[PreTrainedModel, Tensor, Te
             f"do not repeat; choose an architecture without that"
         )
     return body, head.weight, head.bias
-
-
-def fresh_heads(
-    weight_VD: Tensor, bias_V: Tensor | None, experts: int, rank: int | None, generator: torch.Generator
-) -> Heads:
-    """Heads started from one head: K copies, or low-rank changes around it where a rank is given."""
-    if rank is None:
-        return LinearHeads.copies(weight_VD, bias_V, experts)
-    return LowRankHeads.around(weight_VD, bias_V, experts, rank, generator)

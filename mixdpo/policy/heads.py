@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,17 @@ class LinearHeads(nn.Module):
         """Add Gaussian noise of `scale` standard deviations of the weights: equal heads would never part (§5)."""
         noise = torch.randn(self.weight.shape, generator=generator).to(self.weight)
         self.weight.add_(noise, alpha=scale * float(self.weight.std()))
+
+    def copy_expert(self, source: int, target: int) -> None:
+        """Make head `target` equal to head `source`, in place."""
+        copy_slice(self, source, target)
+
+    def select(self, experts: Sequence[int]) -> LinearHeads:
+        """New heads with these experts in this order: a head named twice is copied, one not named is left out."""
+        places = list(experts)
+        return LinearHeads(
+            self.weight.detach()[places], None if self.bias is None else self.bias.detach()[places]
+        ).requires_grad_(self.weight.requires_grad)
 
 
 class LowRankHeads(nn.Module):
@@ -96,3 +108,33 @@ class LowRankHeads(nn.Module):
         """Random A_k already break the symmetry; noise on B_k moves the start off the reference as well."""
         noise = torch.randn(self.up.shape, generator=generator).to(self.up)
         self.up.add_(noise, alpha=scale * float(self.base.std()))
+
+    def copy_expert(self, source: int, target: int) -> None:
+        """Make head `target` equal to head `source`, in place."""
+        copy_slice(self, source, target)
+
+    def select(self, experts: Sequence[int]) -> LowRankHeads:
+        """New heads with these experts in this order, around the same shared head (`LinearHeads.select`)."""
+        places = list(experts)
+        return LowRankHeads(
+            self.base, self.base_bias, self.down.detach()[places], self.up.detach()[places]
+        ).requires_grad_(self.up.requires_grad)
+
+
+Heads = LinearHeads | LowRankHeads
+
+
+@torch.no_grad()
+def copy_slice(module: nn.Module, source: int, target: int) -> None:
+    """Copy row `source` of every parameter to row `target`: each has the experts in its first dimension."""
+    for parameter in module.parameters():
+        parameter[target].copy_(parameter[source])
+
+
+def fresh_heads(
+    weight_VD: Tensor, bias_V: Tensor | None, experts: int, rank: int | None, generator: torch.Generator
+) -> Heads:
+    """Heads started from one head: K copies, or low-rank changes around it where a rank is given."""
+    if rank is None:
+        return LinearHeads.copies(weight_VD, bias_V, experts)
+    return LowRankHeads.around(weight_VD, bias_V, experts, rank, generator)

@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from mixdpo.errors import ModelError
 from mixdpo.hub import asking_hub, first_line
-from mixdpo.policy.experts import Experts, IndependentExperts, SharedTrunk, fresh_heads, split_causal_lm
-from mixdpo.policy.heads import LinearHeads
+from mixdpo.policy.experts import Experts, IndependentExperts, SharedTrunk, split_causal_lm
+from mixdpo.policy.heads import LinearHeads, fresh_heads
 
 
 def load_causal_lm(source: str | Path, revision: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -133,3 +133,44 @@ def test_making_experts_leaves_the_vocabulary_of_the_reference_alone(
     for name, tensor in policy.reference.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     assert len(tokenizer) == policy.reference.heads.weight.shape[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_selected_experts_are_those_named_and_move_alone(kind: str, make_policy: MakePolicy) -> None:
+    models = make_policy(kind).expert_models
+    before = models(pad(ROWS))
+    chosen = models.select([2, 0, 0])
+    close(chosen(pad(ROWS)), before[:, [2, 0, 0]])
+    for parameter, row in chosen.expert_parameters(2):
+        (parameter if row is None else parameter[row]).mul_(1.5)
+    after = chosen(pad(ROWS))
+    close(after[:, :2], before[:, [2, 0]])
+    assert (after[:, 2] - after[:, 1]).abs().max() > 1e-3
+    close(models(pad(ROWS)), before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_a_copied_expert_is_equal_to_its_source(kind: str, make_policy: MakePolicy) -> None:
+    models = make_policy(kind).expert_models
+    before = models(pad(ROWS))
+    models.copy_expert(0, 2)
+    close(models(pad(ROWS)), before[:, [0, 1, 0]])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_experts_own_parameters_are_all_that_it_alone_has_gradient_in(kind: str, make_policy: MakePolicy) -> None:
+    models = make_policy(kind).expert_models
+    models(pad(ROWS))[:, 1].sum().backward()
+    own = {id(parameter): row for parameter, row in models.expert_parameters(1)}
+    others = {id(p) for k in (0, 2) for p, row in models.expert_parameters(k) if row is None}
+    assert own
+    for parameter in models.parameters():
+        if id(parameter) in own:
+            assert parameter.grad is not None
+            row = own[id(parameter)]
+            rest = [k for k in range(3) if k != row]
+            assert row is None or not parameter.grad[rest].any()
+            assert (parameter.grad if row is None else parameter.grad[row]).any()
+        assert id(parameter) not in others or parameter.grad is None or not parameter.grad.any()

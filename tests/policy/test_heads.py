@@ -65,3 +65,27 @@ def test_the_shared_head_of_low_rank_experts_is_neither_trained_nor_saved_with_e
     heads = started("lowrank", True)
     assert sorted(name for name, _ in heads.named_parameters()) == ["down", "up"]
     assert sorted(heads.state_dict()) == ["down", "up"]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("kind", ["linear", "lowrank"])
+def test_selected_heads_give_the_logits_of_the_experts_they_name_and_are_their_own(kind: str, bias: bool) -> None:
+    heads = started(kind, bias)
+    heads.perturb(0.5, torch.Generator().manual_seed(3))
+    before = heads(hidden).detach()
+    chosen = heads.select([2, 0, 0])
+    assert torch.equal(chosen(hidden), before[:, [2, 0, 0]])
+    chosen.perturb(0.5, torch.Generator().manual_seed(4))
+    assert torch.equal(heads(hidden), before)
+    assert (chosen(hidden)[:, 1] - chosen(hidden)[:, 2]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("kind", ["linear", "lowrank"])
+def test_a_copied_head_is_equal_to_its_source_and_the_others_stay(kind: str, bias: bool) -> None:
+    heads = started(kind, bias)
+    heads.perturb(0.5, torch.Generator().manual_seed(3))
+    before = heads(hidden).detach()
+    heads.copy_expert(0, 2)
+    assert torch.equal(heads(hidden), before[:, [0, 1, 0]])
+    assert all(parameter.requires_grad for parameter in heads.parameters())
