@@ -60,9 +60,10 @@ class Params(Section):
     @model_validator(mode="after")
     def _annotators_have_enough_pairs(self) -> Params:
         source, least = self.preferences.source, self.validation.min_pairs_per_annotator
-        if isinstance(source, AnnotatedPairs) and self.preferences.annotators.pairs < least:
+        made = self.preferences.annotators
+        if isinstance(source, AnnotatedPairs) and made is not None and made.pairs < least:
             raise ValueError(
-                f"preferences.annotators.pairs is {self.preferences.annotators.pairs}, below "
+                f"preferences.annotators.pairs is {made.pairs}, below "
                 f"validation.min_pairs_per_annotator {least}: all would be refused; raise pairs"
             )
         if isinstance(source, PreferenceFiles) and source.columns.annotator is None and least > 1:

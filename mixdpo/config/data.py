@@ -25,6 +25,9 @@ class ReviewSet(Section):
     domain: Name
     columns: ReviewColumns
     labels: dict[str, Literal[0, 1]] | None  # translation of label values; null where they are 0 and 1 already
+    only: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] | None = (
+        None  # column -> values of the rows to take
+    )
     limit: Count | None  # at most so many rows, chosen by hash; null takes all
 
 
@@ -99,15 +102,42 @@ class AnnotatedPairs(Section):
     kind: Literal["annotated"]
 
 
+class Compared(Section):
+    """Two texts and what was said of them, as comparisons are usually collected."""
+
+    first: str
+    second: str
+    choice: str
+    values: dict[str, Literal["first", "second", "tie"]] = Field(min_length=1)  # what each value of `choice` means
+
+
 class PreferenceColumns(Section):
-    prompt: str
-    chosen: str
-    rejected: str
+    """Which column of ready preference data holds what; null where it has none."""
+
+    prompt: str | Annotated[tuple[str, ...], Field(min_length=1)]  # several columns are joined, in order
+    separator: str = ""  # written after the text of each prompt column
+    chosen: str | None
+    rejected: str | None
+    compared: Compared | None = None  # in place of chosen and rejected, which are null then
     annotator: str | None  # null: every pair is its own annotator
     style: str | None  # known taste of the annotator, used in evaluation only
     domain: str | None
     split: str | None  # null: by hash of the prompt
+    splits: dict[str, Literal["train", "validation", "test"]] | None = (
+        None  # translation, where they are named otherwise
+    )
     metadata: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _says_who_won(self) -> PreferenceColumns:
+        if {self.chosen is None, self.rejected is None} != {self.compared is not None}:
+            raise ValueError(
+                "expected the columns chosen and rejected, or `compared` and null for these two; name one way to tell "
+                "which text won"
+            )
+        if self.splits is not None and self.split is None:
+            raise ValueError("splits translates the values of a column, but split is null; name the column")
+        return self
 
 
 class PreferenceFiles(Section):
@@ -116,7 +146,9 @@ class PreferenceFiles(Section):
     kind: Literal["files"]
     paths: tuple[str, ...] = Field(min_length=1)
     columns: PreferenceColumns
-    limit: Count | None
+    min_pairs: Count | None = None  # annotators with fewer pairs (ties do not count) are left out
+    per_annotator: Count | None = None  # at most so many pairs of an annotator in each split, chosen by hash
+    limit: Count | None  # at most so many pairs, of whole annotators, chosen by hash
 
 
 class Style(Section):
@@ -134,7 +166,7 @@ class Style(Section):
 
 
 class Annotators(Section):
-    """A made population: who labels what in each split. Annotators of one split label no pair of another."""
+    """A made population: who labels what. Annotators of one split label no pair of another, but for those who return."""
 
     train: Count
     validation: Count
@@ -142,9 +174,17 @@ class Annotators(Section):
     pairs: Count  # labelled by each
     noise: Annotated[float, Field(ge=0, lt=0.5)]  # probability that a label is flipped
     min_gap: NonNegative  # pairs closer than this in utility (standard deviations) are not asked
+    # share of the test annotators who labelled training pairs too (of other prompts): a gate may know them
+    returning: Fraction = 0.0
 
 
 class Preferences(Section):
     source: Annotated[AnnotatedPairs | PreferenceFiles, Field(discriminator="kind")]
-    annotators: Annotators
-    styles: dict[Name, Style] = Field(min_length=1)
+    annotators: Annotators | None  # null where pairs come from files
+    styles: dict[Name, Style]  # of these annotators
+
+    @model_validator(mode="after")
+    def _someone_labels(self) -> Preferences:
+        if self.source.kind == "annotated" and not (self.annotators and self.styles):
+            raise ValueError("pairs are to be labelled here, but annotators or styles are not given; fill both in")
+        return self

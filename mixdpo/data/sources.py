@@ -44,19 +44,27 @@ def _read_set(part: FileSet | HubSet, inputs: Path) -> list[RawReview]:
     rows = list(_limited(_rows(part, inputs), part))
     if not rows:
         name = part.dataset if isinstance(part, HubSet) else ", ".join(part.paths)
-        raise DataError(f"{name} has no rows; name a set with reviews, or remove it from source.sets")
+        wanted = " that `only` admits" * (part.only is not None)
+        raise DataError(f"{name} has no rows{wanted}; name a set with reviews, or remove it from source.sets")
     return [_review(row, part) for row in rows]
 
 
 def _rows(part: FileSet | HubSet, inputs: Path) -> Iterator[Row]:
     columns = part.columns
-    named = [columns.text, columns.label, columns.stars, columns.user, *columns.metadata]
+    only = part.only or {}
+    named = [columns.text, columns.label, columns.stars, columns.user, *columns.metadata, *only]
     needed = list(dict.fromkeys(name for name in named if name is not None))
+    for row in _all_rows(part, needed, inputs):
+        if all(str(row.values[column]) in values for column, values in only.items()):
+            yield row
+
+
+def _all_rows(part: FileSet | HubSet, needed: list[str], inputs: Path) -> Iterator[Row]:
     if isinstance(part, HubSet):
         yield from hub_rows(part, needed, inputs)
         return
     for path in find_files(part.paths, inputs):
-        yield from read_rows(path, needed, text=[columns.text])
+        yield from read_rows(path, needed, text=[part.columns.text])
 
 
 def _limited(rows: Iterable[Row], part: ReviewSet) -> Iterable[Row]:

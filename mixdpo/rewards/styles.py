@@ -74,8 +74,13 @@ def label_pairs(
     settings: Annotators,
     split: str,
     generator: np.random.Generator,
+    known: Mapping[str, str] | None = None,
 ) -> list[Comparison]:
     """Every comparison of every annotator of this split, `settings.pairs` each, annotator by annotator.
+
+    Args:
+        known: annotators of the training split and their styles; `settings.returning` of the test split are among
+            them, each with the style it has there.
 
     Raises:
         DataError: a style cannot find enough pairs; the message says how many there are and what to change.
@@ -89,17 +94,35 @@ def label_pairs(
         for name, style in styles.items()
         if counts[name]
     }
-    width = max(4, len(str(count - 1)))
+    annotators = _names(
+        members.tolist(), split, round(settings.returning * count) if split == "test" else 0, known or {}
+    )
     comparisons = []
-    for number, name in enumerate(members):
+    for annotator, name in zip(annotators, members, strict=True):
         pairs, weights = pools[str(name)]
         for place in _draw(candidates.prompts[pairs.better], weights, settings.pairs, generator):
             better, worse = int(pairs.better[place]), int(pairs.worse[place])
             flipped = bool(generator.random() < settings.noise)
             chosen, rejected = (worse, better) if flipped else (better, worse)
             gap = float(pairs.gaps[place])
-            comparisons.append(Comparison(f"{split}-{number:0{width}d}", str(name), chosen, rejected, gap, flipped))
+            comparisons.append(Comparison(annotator, str(name), chosen, rejected, gap, flipped))
     return comparisons
+
+
+def _names(styles: Sequence[str], split: str, returning: int, known: Mapping[str, str]) -> list[str]:
+    """A name for each annotator of these styles; the first `returning` are known ones of their style."""
+    width = max(4, len(str(len(styles) - 1)))
+    names = [f"{split}-{number:0{width}d}" for number in range(len(styles))]
+    idle = {style: [name for name, own in known.items() if own == style] for style in set(styles)}
+    for number, style in enumerate(styles[:returning]):
+        if not idle[style]:
+            raise DataError(
+                f"{returning} of {len(styles)} test annotators are to return (preferences.annotators.returning), but "
+                f"style {style} has only {sum(own == style for own in known.values())} training annotators; lower it, "
+                "or raise preferences.annotators.train"
+            )
+        names[number] = idle[style].pop(0)
+    return names
 
 
 def shares(weights: Mapping[str, float], count: int) -> dict[str, int]:

@@ -30,17 +30,20 @@ def run(params: Params, layout: Layout) -> list[Path]:
     """
     source = params.preferences.source
     if isinstance(source, PreferenceFiles):
-        rows = read_preferences(source, layout.root / params.inputs, params.splits)
+        ready = read_preferences(source, layout.root / params.inputs, params.splits)
+        rows, more = ready.rows, {"dropped": ready.dropped}
     else:
-        rows = _label(params, read_table(layout.validated("scores"), CANDIDATES))
+        rows = label(params, read_table(layout.validated("scores"), CANDIDATES))
+        more = _labels(rows)
     write_table(layout.labelled_preferences, rows, PREFERENCES)
-    write_json(layout.metrics("preferences"), _metrics(rows, annotated=not isinstance(source, PreferenceFiles)))
+    write_json(layout.metrics("preferences"), _metrics(rows) | more)
     return [layout.labelled_preferences, layout.metrics("preferences")]
 
 
-def _label(params: Params, table: pa.Table) -> list[dict[str, Any]]:
+def label(params: Params, table: pa.Table) -> list[dict[str, Any]]:
     """Rows of PREFERENCES; scores are standardised over the training candidates in all splits."""
     settings = params.preferences
+    assert settings.annotators is not None, "params promise annotators where pairs are labelled here"
     dimensions = sorted({name for style in settings.styles.values() for name in style.weights})
     missing = [name for name in dimensions if name not in table.column_names]
     assert not missing, f"params promise that styles weigh known dimensions only, not {missing}"
@@ -58,7 +61,8 @@ def _label(params: Params, table: pa.Table) -> list[dict[str, Any]]:
             (scores[splits == split] - mean) / deviation,
         )
         generator = np.random.default_rng([params.seed, place])
-        comparisons = label_pairs(candidates, dimensions, settings.styles, settings.annotators, split, generator)
+        known = {row["annotator"]: row["style"] for row in rows if row["split"] == "train"}
+        comparisons = label_pairs(candidates, dimensions, settings.styles, settings.annotators, split, generator, known)
         rows.extend(_rows(comparisons, own.to_pylist()))
     return rows
 
@@ -84,14 +88,17 @@ def _rows(comparisons: Sequence[Comparison], candidates: Sequence[dict[str, Any]
     return rows
 
 
-def _metrics(rows: Sequence[dict[str, Any]], annotated: bool) -> dict[str, Any]:
+def _metrics(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     longer = [(len(row["chosen"].split()), len(row["rejected"].split())) for row in rows]
     different = [left > right for left, right in longer if left != right]
-    metrics: dict[str, Any] = {
+    splits = {split: {row["annotator"] for row in rows if row["split"] == split} for split in SPLITS}
+    return {
         "schema": 1,
         "pairs": len(rows),
         "prompts": len({row["prompt_id"] for row in rows}),
         "annotators": len({row["annotator"] for row in rows}),
+        # whose other comparisons a policy may have learnt from
+        "returning_annotators": {split: len(splits[split] & splits["train"]) for split in SPLITS[1:]},
         # a policy could win this share of pairs by length alone
         "chosen_longer": sum(different) / len(different) if different else None,
         "by_split": _count(rows, "split"),
@@ -103,12 +110,16 @@ def _metrics(rows: Sequence[dict[str, Any]], annotated: bool) -> dict[str, Any]:
             for style in _count(rows, "style")
         },
     }
-    if annotated:
-        labels = [json.loads(row["metadata"]) for row in rows]
-        gaps = np.quantile([label["gap"] for label in labels], QUANTILES)
-        metrics["gap_quantiles"] = {f"{q:g}": float(gap) for q, gap in zip(QUANTILES, gaps, strict=True)}
-        metrics["flipped"] = sum(label["flipped"] for label in labels)
-    return metrics
+
+
+def _labels(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What is known of labels that were made here."""
+    labels = [json.loads(row["metadata"]) for row in rows]
+    gaps = np.quantile([label["gap"] for label in labels], QUANTILES)
+    return {
+        "gap_quantiles": {f"{q:g}": float(gap) for q, gap in zip(QUANTILES, gaps, strict=True)},
+        "flipped": sum(label["flipped"] for label in labels),
+    }
 
 
 def _count(rows: Iterable[dict[str, Any]], column: str) -> dict[str, int]:

@@ -12,9 +12,9 @@ from mixdpo.errors import DataError
 COLUMNS = {"text": "text", "label": None, "stars": None, "user": None, "metadata": []}
 
 
-def source(columns=None, labels=None, limit=None, paths=("rows.jsonl",)):
+def source(columns=None, labels=None, limit=None, paths=("rows.jsonl",), **more):
     part = {"domain": "book", "paths": paths, "columns": COLUMNS | (columns or {}), "labels": labels, "limit": limit}
-    return FilesSource(kind="files", sets=[part])
+    return FilesSource(kind="files", sets=[part | more])
 
 
 def write(directory, rows):
@@ -52,6 +52,14 @@ def test_label_outside_its_set_names_row_and_value(tmp_path, value, labels):
         f"row 2 of rows.jsonl: column label holds the label {value!r}, expected one of {known}; "
         "correct the row, or translate the value under `labels` in params.yaml"
     )
+
+
+def test_a_set_may_take_some_rows_only(tmp_path):
+    write(tmp_path, [{"text": part, "part": part} for part in ("train", "dev", "test", "train")])
+    rows = read_reviews(source(only={"part": ["train", "dev"]}), tmp_path)
+    assert [row["text"] for row in rows] == ["train", "dev", "train"]
+    with pytest.raises(DataError, match="has no rows that `only` admits"):
+        read_reviews(source(only={"part": ["val"]}), tmp_path)
 
 
 @pytest.mark.parametrize("stars", [0, 5.5, "five", True, float("nan")])

@@ -180,3 +180,35 @@ def test_standardisation_needs_scores_that_differ():
     mean, deviation = standardisation(np.array([[0.1, 0.0], [0.3, 1.0]]), DIMENSIONS)
     assert np.allclose(mean, [0.2, 0.5])
     assert np.allclose(deviation, [0.1, 0.5])
+
+
+def test_returning_annotators_are_known_ones_of_their_style():
+    known = {each.annotator: each.style for each in label()}
+    found = label_pairs(
+        candidates(seed=1), DIMENSIONS, STYLES, annotators(returning=0.5), "test", np.random.default_rng(0), known
+    )
+    people = {each.annotator: each.style for each in found}
+    assert len(people) == 9
+    returned = {name: own for name, own in people.items() if name in known}
+    assert len(returned) == round(0.5 * 9)
+    assert returned == {name: known[name] for name in returned}
+    assert all(name.startswith("test-") for name in people if name not in known)
+
+
+def test_who_returns_changes_names_alone():
+    known = {each.annotator: each.style for each in label()}
+    some, none = (
+        label_pairs(
+            candidates(), DIMENSIONS, STYLES, annotators(returning=share), "test", np.random.default_rng(0), known
+        )
+        for share in (0.9, 0.0)
+    )
+    assert [each[1:] for each in some] == [each[1:] for each in none]
+    assert none == label(split="test")
+
+
+def test_more_returning_than_there_are_is_refused():
+    with pytest.raises(
+        DataError, match=r"8 of 9 test annotators are to return .* has only 0 training annotators; lower"
+    ):
+        label(split="test", settings=annotators(returning=0.9))

@@ -70,6 +70,14 @@ def test_annotators_label_pairs_of_their_own_split(layout):
         assert json.loads(row["metadata"])["gap"] >= 0.1
 
 
+def test_known_annotators_return_where_asked(layout):
+    run(params(returning=0.5), layout)
+    rows = read_table(layout.labelled_preferences, PREFERENCES).to_pylist()
+    styles = {(row["annotator"], row["style"]) for row in rows}
+    assert len(styles) == 12 + 3 + 6 - 3
+    assert read_json(layout.metrics("preferences"))["returning_annotators"] == {"validation": 0, "test": 3}
+
+
 def test_metrics_count_what_was_labelled(layout):
     run(params(noise=0.3), layout)
     rows = read_table(layout.labelled_preferences, PREFERENCES).to_pylist()
@@ -78,6 +86,7 @@ def test_metrics_count_what_was_labelled(layout):
     assert metrics["annotators_by_style"] == {"grammar": 7, "informativeness": 7, "sentiment": 7}
     for column in ("split", "domain", "style"):
         assert metrics[f"by_{column}"] == dict(Counter(row[column] for row in rows))
+    assert metrics["returning_annotators"] == {"validation": 0, "test": 0}
     assert metrics["flipped"] == sum(json.loads(row["metadata"])["flipped"] for row in rows) > 0
     assert 0.1 <= metrics["gap_quantiles"]["0"] <= metrics["gap_quantiles"]["1"]
     longer = [len(row["chosen"].split()) - len(row["rejected"].split()) for row in rows]
@@ -112,6 +121,9 @@ def test_ready_preferences_come_in_by_the_second_door(layout):
     assert read_table(layout.labelled_preferences, PREFERENCES).num_rows == 20
     metrics = read_json(layout.metrics("preferences"))
     assert (metrics["pairs"], metrics["annotators"], metrics["chosen_longer"]) == (20, 3, 1.0)
+    assert metrics["dropped"] == {"ties": 0, "few_pairs": 0, "above_annotator": 0, "above_limit": 0}
+    # each of the three has compared every prompt, so all are known wherever there are pairs at all
+    assert metrics["returning_annotators"] == {name: 3 * (name in metrics["by_split"]) for name in SPLITS[1:]}
     assert "flipped" not in metrics
 
 
