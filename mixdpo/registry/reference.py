@@ -1,4 +1,4 @@
-"""How people name a version: `reviews`, `reviews@staging`, `reviews@v3`, `reviews@sha256:4f2c…`."""
+"""How people name a version (`reviews`, `reviews@staging`, `reviews@v3`, `reviews@sha256:4f2c…`) or one expert of it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from mixdpo.registry.manifest import NAME
 _REFERENCE = re.compile(
     rf"(?P<name>{NAME})(@(v?(?P<number>[0-9]{{1,9}})|sha256:(?P<digest>[0-9a-f]{{8,64}})|(?P<alias>{ALIAS})))?"
 )
+_EXPERT = re.compile(r"(?P<whole>.+)/expert-(?P<expert>[0-9]{1,4})")
 FORMS = "NAME, NAME@ALIAS, NAME@v3 or NAME@sha256:DIGEST"
 
 
@@ -23,6 +24,11 @@ class Reference:
     alias: str | None = None
     number: int | None = None
     digest: str | None = None
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it means the same version for good: a number or a digest does, an alias and a bare name move."""
+        return self.number is not None or self.digest is not None
 
     def __str__(self) -> str:
         if self.alias is not None:
@@ -39,6 +45,33 @@ def parse_reference(text: str) -> Reference:
         raise RegistryError(f"{text!r} is not a reference to a version; expected {FORMS}, as in reviews@staging")
     number = match["number"]
     return Reference(match["name"], match["alias"], None if number is None else int(number), match["digest"])
+
+
+def split_expert(text: str) -> tuple[str, int | None]:
+    """What comes before `/expert-N`, a reference or a directory, and N; None where the whole is meant.
+
+    >>> split_expert("reviews@v3/expert-1")
+    ('reviews@v3', 1)
+    >>> split_expert("data/policies/moe")
+    ('data/policies/moe', None)
+    """
+    match = _EXPERT.fullmatch(text)
+    return (text, None) if match is None else (match["whole"], int(match["expert"]))
+
+
+def chosen_experts(text: str, expert: int | None, experts: int) -> range:
+    """The experts that `text` names of a mixture of `experts`: one, or all where it names none (`expert` is None).
+
+    Raises:
+        RegistryError: the mixture has no such expert.
+    """
+    if expert is None:
+        return range(experts)
+    if expert >= experts:
+        raise RegistryError(
+            f"{text} does not exist: that mixture has expert-0 to expert-{experts - 1}; name one of these"
+        )
+    return range(expert, expert + 1)
 
 
 def find(state: State, reference: Reference) -> str:

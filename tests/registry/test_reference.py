@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mixdpo.errors import RegistryError
 from mixdpo.registry.log import ALIAS, State
 from mixdpo.registry.manifest import NAME
-from mixdpo.registry.reference import Reference, find, parse_reference
+from mixdpo.registry.reference import Reference, chosen_experts, find, parse_reference, split_expert
 
 names = st.from_regex(NAME, fullmatch=True)
 hexadecimal = st.text("0123456789abcdef", min_size=8, max_size=64)
@@ -76,3 +76,48 @@ def test_what_is_absent_or_ambiguous_lists_what_there_is(what: str) -> None:
         find(STATE, parse_reference(f"reviews@{what}"))
     with pytest.raises(RegistryError, match="the aliases staging → v2; name one of these"):
         find(STATE, parse_reference(f"reviews@{what}"))
+
+
+@given(references, st.integers(0, 9999))
+def test_an_expert_is_told_from_the_version_that_has_it(reference: Reference, expert: int) -> None:
+    assert split_expert(f"{reference}/expert-{expert}") == (str(reference), expert)
+    assert split_expert(str(reference)) == (str(reference), None)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("data/policies/moe/expert-2", ("data/policies/moe", 2)),
+        ("data/expert-1/moe", ("data/expert-1/moe", None)),
+        ("data/expert-1/moe/expert-0", ("data/expert-1/moe", 0)),
+        ("reviews@v3/expert-", ("reviews@v3/expert-", None)),
+        ("reviews@v3/expert-1/", ("reviews@v3/expert-1/", None)),
+        ("/expert-1", ("/expert-1", None)),
+    ],
+)
+def test_directories_name_experts_too(text: str, parts: tuple[str, int | None]) -> None:
+    assert split_expert(text) == parts
+
+
+@pytest.mark.parametrize("text", ["reviews@v3/expert-", "reviews@v3/expert--1", "reviews@v3/expert-x", "reviews@v3/1"])
+def test_what_names_no_expert_names_no_version_either(text: str) -> None:
+    whole, expert = split_expert(text)
+    assert expert is None
+    with pytest.raises(RegistryError, match="is not a reference to a version"):
+        parse_reference(whole)
+
+
+def test_experts_are_one_or_all() -> None:
+    assert list(chosen_experts("reviews@v3", None, 3)) == [0, 1, 2]
+    assert list(chosen_experts("reviews@v3/expert-2", 2, 3)) == [2]
+    with pytest.raises(RegistryError) as error:
+        chosen_experts("reviews@v3/expert-3", 3, 3)
+    assert str(error.value) == (
+        "reviews@v3/expert-3 does not exist: that mixture has expert-0 to expert-2; name one of these"
+    )
+
+
+def test_only_numbers_and_digests_stay() -> None:
+    fixed = {text: parse_reference(text).fixed for text in ("reviews", "reviews@staging", "reviews@v1")}
+    assert fixed == {"reviews": False, "reviews@staging": False, "reviews@v1": True}
+    assert parse_reference("reviews@sha256:aaaaaaaa").fixed
