@@ -81,13 +81,37 @@ def preferences(metrics: Mapping[str, Any]) -> Section:
                 ["policy", "log-likelihood (nats)", "accuracy", f"difference to {BASELINE} (nats)"],
                 strangers,
             ),
+            _few_shot(metrics),
             *_preference_by_style(metrics),
         ],
         [
             Picture(
-                "few-shot.png", "What each further comparison of an annotator is worth. Dotted: the style's own expert."
+                "few-shot.png",
+                f"What each further comparison of an annotator is worth, beside {BASELINE}. Dotted: the style's own "
+                "expert. In brackets, how many annotators have as many; the others count with what they have.",
             )
         ],
+    )
+
+
+def _few_shot(metrics: Mapping[str, Any]) -> Table:
+    """Log-likelihood against comparisons known, beside the style's own expert."""
+    trained = {name: policy["preference"] for name, policy in in_order(metrics).items() if policy["preference"]}
+    counts = sorted({int(m) for preference in trained.values() for m in preference["few_shot"]})
+    rows = [
+        [
+            name,
+            *(number(preference["few_shot"][str(m)]["mean"]) for m in counts),
+            number(preference["oracle"]["mean"]) if "oracle" in preference else "–",
+        ]
+        for name, preference in trained.items()
+    ]
+    people = next(iter(trained.values()))["few_shot"]
+    rows.append(["annotators with as many", *(f"{people[str(m)]['annotators']:,}" for m in counts), ""])
+    return Table(
+        "Log-likelihood (nats) after so many other comparisons, or all where an annotator has fewer",
+        ["policy", *map(str, counts), "own expert"],
+        rows,
     )
 
 

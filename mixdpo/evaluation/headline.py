@@ -39,12 +39,13 @@ def verdict(difference: Mapping[str, float]) -> str:
 
 
 def most_known(ways: Ways) -> tuple[int, Mapping[str, Any]] | None:
-    """The largest number of comparisons that was tried, and what the style then gets."""
+    """The largest number of comparisons that at least half of the style's annotators have, and what it then gets."""
     few_shot = ways.get("few_shot")
     if not few_shot:
         return None
-    most = max(few_shot, key=int)
-    return int(most), few_shot[most]
+    people = few_shot["0"]["annotators"]
+    most = max(int(m) for m, entry in few_shot.items() if 2 * entry["annotators"] >= people)
+    return most, few_shot[str(most)]
 
 
 def _best_known(ways: Ways) -> Mapping[str, Any]:
@@ -60,7 +61,9 @@ def _served_lead(mixtures: list[str], styles: Mapping[str, Mapping[str, Ways]]) 
     }
     best = max(mixtures, key=lambda name: _average(gains[name]))
     first = next(iter(styles.values()))[best]
-    count = max(int(m) for m in first["few_shot"])
+    known = most_known(first)
+    assert known is not None
+    count = known[0]
     stranger = _average({style: served[best]["prior"][f"minus_{BASELINE}"] for style, served in styles.items()})
     return (
         f"Once it knows {count} comparisons of a person, {best} serves {_who(gains[best])}: "

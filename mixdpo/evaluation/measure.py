@@ -17,6 +17,7 @@ from mixdpo.evaluation.preference import (
     Judgement,
     by_style,
     log_predictive,
+    log_sigmoid,
     preference_difference,
     preference_metrics,
     worst,
@@ -64,14 +65,32 @@ class Opinion:
         return self.annotator_q if self.judgement.latent == "annotator" else self.pair_q
 
 
-def preference_part(name: str, opinions: dict[str, Opinion], pairs: HeldOut, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Held-out preference prediction of one policy, with an annotator's history and without."""
+def preference_part(
+    name: str,
+    opinions: dict[str, Opinion],
+    pairs: HeldOut,
+    bootstrap: Bootstrap,
+    assignment: dict[str, int] | None = None,
+) -> dict[str, Any]:
+    """Held-out preference prediction of one policy, with what is known of an annotator and without.
+
+    Args:
+        assignment: the expert of each style, where styles are known: `oracle` is then the likelihood under it alone.
+    """
     own, groups = opinions[name], pairs.groups
+    others = np.bincount(groups) - 1
     part = preference_metrics(own.known, groups, bootstrap)
     part["stranger"] = preference_metrics(own.stranger, groups, bootstrap)
     part["few_shot"] = {
-        str(m): bootstrap.mean(log_predictive(own.judgement, groups, m), groups).record() for m in COMPARISONS
+        str(m): bootstrap.mean(log_predictive(own.judgement, groups, m), groups).record()
+        | {"annotators": int((others >= m).sum())}
+        for m in COMPARISONS
     }
+    if assignment is not None:
+        known = pairs.known
+        experts = np.array([assignment[style] for style in _styles(pairs, known)])
+        told = log_sigmoid(own.judgement.margins)[known, experts]
+        part["oracle"] = bootstrap.mean(told, groups[known]).record()
     part["by_style"] = by_style(own.known, groups, pairs.styles, bootstrap)
     part["worst_style"] = worst(part["by_style"])
     if BASELINE in opinions and name != BASELINE:
@@ -160,10 +179,17 @@ def styles_part(
                 held = Held(
                     {m: evidence_after(judgement, pairs.groups[mine], m) for m in COMPARISONS},
                     found["annotators"]["assignment"][name],
+                    np.unique(pairs.groups[mine], return_counts=True)[1],
                 )
             compared = {} if policy == SFT else baselines
             part[name][policy] = served(each, taste, held, compared, prompts, bootstrap)
     return part
+
+
+def _assignment(specialisation: dict[str, Any] | None) -> dict[str, int] | None:
+    """The expert of each style, where there is a choice of experts and styles are known."""
+    people = specialisation and specialisation["annotators"]
+    return people["assignment"] if people else None
 
 
 def evaluation_figures(
@@ -195,7 +221,9 @@ def evaluation_figures(
         "policies": {
             name: {
                 "experts": each.experts,
-                "preference": preference_part(name, opinions, pairs, bootstrap) if name in opinions else None,
+                "preference": preference_part(name, opinions, pairs, bootstrap, _assignment(specialisation[name]))
+                if name in opinions
+                else None,
                 "specialisation": specialisation.get(name),
                 **reward_part(each, {} if name == SFT else baselines, prompts, bootstrap),
             }

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mixdpo.evaluation.headline import most_known
 from mixdpo.evaluation.markdown import in_order
 from mixdpo.evaluation.statistics import Floats
 
@@ -143,8 +144,9 @@ def style_bars(metrics: Mapping[str, Any]) -> Figure:
 def _ways(policy: str, ways: Mapping[str, Any]) -> list[tuple[str, Mapping[str, float], float]]:
     shown = [(policy if "uniform" not in ways else f"{policy}, stranger", ways["prior"]["reward"], 0.45)]
     if "few_shot" in ways:
-        most = max(ways["few_shot"], key=int)
-        shown.append((f"{policy}, {most} answers", ways["few_shot"][most]["reward"], 0.75))
+        known = most_known(ways)
+        assert known is not None
+        shown.append((f"{policy}, {known[0]} answers", known[1]["reward"], 0.75))
         shown.append((f"{policy}, own expert", ways["oracle"]["reward"], 1.0))
     return shown if len(shown) > 1 else [(*shown[0][:2], 1.0)]
 
@@ -211,38 +213,51 @@ def annotator_map(policies: Mapping[str, tuple[Floats, Sequence[str]]], jitter: 
 
 @styled
 def few_shot_curves(metrics: Mapping[str, Any]) -> Figure:
-    """What a handful of comparisons is worth: likelihood of held-out preferences, and reward of each style."""
+    """What a handful of comparisons is worth: likelihood of held-out preferences, and reward of each style.
+
+    Dotted: the style's own expert. Below each number of comparisons, how many annotators have as many.
+    """
     policies, styles = in_order(metrics), metrics["styles"] or {}
     colours = colour_of(policies)
     figure, axes = panels(1 + len(styles), height=3.2, columns=2)
     for name, policy in policies.items():
         if policy["preference"] is not None:
             _curve(axes[0], policy["preference"]["few_shot"], name, colours[name])
-    axes[0].axhline(np.log(0.5), color="#7a7a7a", linewidth=0.8, ls=":")
+            if "oracle" in policy["preference"]:
+                _own_expert(axes[0], policy["preference"]["oracle"], colours[name])
+    axes[0].axhline(np.log(0.5), color="#7a7a7a", linewidth=0.8)
     axes[0].set(title="held-out preferences", ylabel="log-likelihood (nats a pair)")
     for ax, (style, served) in zip(axes[1:], styles.items(), strict=True):
         for name in policies:
             ways = served[name]
             if "few_shot" in ways:
-                curve = {m: entry["reward"] for m, entry in ways["few_shot"].items()}
+                curve = {
+                    m: entry["reward"] | {"annotators": entry["annotators"]} for m, entry in ways["few_shot"].items()
+                }
                 _curve(ax, curve, name, colours[name])
-                ax.axhline(ways["oracle"]["reward"]["mean"], color=colours[name], linewidth=0.8, ls=":")
+                _own_expert(ax, ways["oracle"]["reward"], colours[name])
             elif name != "sft":
                 ax.axhline(ways["prior"]["reward"]["mean"], color=colours[name], linewidth=1.4, label=name)
         ax.set(title=style, ylabel="reward (s.d. of SFT samples)")
     for ax in axes:
-        ax.set_xlabel("comparisons known of the annotator")
+        ax.set_xlabel("comparisons known of the annotator (annotators)")
         ax.grid(axis="y")
     axes[0].legend()
     return figure
 
 
 def _curve(axes: Axes, curve: Mapping[str, Mapping[str, float]], label: str, colour: str) -> None:
+    """Over numbers of comparisons, evenly spaced: they double."""
     counts = sorted(int(m) for m in curve)
+    places = range(len(counts))
     mean, low, high = (np.array([curve[str(m)][part] for m in counts]) for part in ("mean", "low", "high"))
-    axes.plot(counts, mean, color=colour, label=label, marker="o", markersize=3.5)
-    axes.fill_between(counts, low, high, color=colour, alpha=0.18, linewidth=0)
-    axes.set_xticks(counts)
+    axes.plot(places, mean, color=colour, label=label, marker="o", markersize=3.5)
+    axes.fill_between(places, low, high, color=colour, alpha=0.18, linewidth=0)
+    axes.set_xticks(places, [f"{m}\n({curve[str(m)]['annotators']:,})" for m in counts])
+
+
+def _own_expert(axes: Axes, reward: Mapping[str, float], colour: str) -> None:
+    axes.axhline(reward["mean"], color=colour, linewidth=1.0, ls=":")
 
 
 @styled

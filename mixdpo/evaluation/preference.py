@@ -27,7 +27,7 @@ class Judgement:
     """What one policy thinks of the held-out pairs.
 
     Attributes:
-        margins: (B, K), nats, β included.
+        margins: (B, K), nats, β included; less what label noise takes (`MixturePolicy.preference_logits`).
         log_weights: (B, K), normalised: the weights for each pair's prompt.
         latent: what shares one expert.
     """
@@ -42,12 +42,63 @@ def log_sigmoid(values: Floats) -> Floats:
     return -np.logaddexp(0.0, -values)
 
 
-def log_predictive(judgement: Judgement, annotators: Ids, comparisons: int | None = ALL_OTHERS) -> Floats:
+@dataclass(frozen=True)
+class History:
+    """What the annotator of each held-out pair said elsewhere (in training, say), summed over those pairs.
+
+    Attributes:
+        evidence: (B, K), nats: Σ log σ(m).
+        log_weights: (B, K): Σ log w.
+        pairs: (B,) how many; 0 for an annotator never met before.
+    """
+
+    evidence: Floats
+    log_weights: Floats
+    pairs: Ids
+
+    @classmethod
+    def of(cls, judgement: Judgement, said: Sequence[str], asked: Sequence[str], most: int | None = None) -> History:
+        """From earlier pairs.
+
+        Args:
+            judgement: of the earlier pairs.
+            said: their annotators.
+            asked: the annotator of each held-out pair.
+            most: take only so many of each annotator's earlier pairs, the first ones; None: all.
+        """
+        names, codes = np.unique(np.array([*asked, *said]), return_inverse=True)
+        later, earlier = codes[: len(asked)], codes[len(asked) :]
+        order = np.argsort(earlier, kind="stable")
+        place = np.empty(len(earlier), dtype=np.int64)
+        first = np.concatenate([[0], np.cumsum(np.bincount(earlier, minlength=len(names)))[:-1]])
+        place[order] = np.arange(len(earlier)) - first[earlier[order]]
+        taken = place < (len(earlier) if most is None else most)
+
+        def total(rows: Floats) -> Floats:
+            sums = np.zeros((len(names), rows.shape[1]))
+            np.add.at(sums, earlier[taken], rows[taken])
+            return np.asarray(sums[later])
+
+        pairs = np.bincount(earlier[taken], minlength=len(names))[later]
+        return cls(total(log_sigmoid(judgement.margins)), total(judgement.log_weights), pairs)
+
+    def __getitem__(self, rows: Ids) -> History:
+        """The history of some of the held-out pairs."""
+        return History(self.evidence[rows], self.log_weights[rows], self.pairs[rows])
+
+
+def log_predictive(
+    judgement: Judgement,
+    annotators: Ids,
+    comparisons: int | None = ALL_OTHERS,
+    history: History | None = None,
+) -> Floats:
     """log p of each pair's label, given some of its annotator's other labels; (B,), nats.
 
     With `latent: pair` a policy learns nothing from other pairs: log Σ_k w_k σ(m_k).
     With `latent: annotator`, w_k is replaced by the posterior from the `comparisons` pairs that follow this one in
-    the annotator's own order (going round), at most all others: 0 is a stranger, None leaves one out.
+    the annotator's own order (going round), at most all others: 0 is a stranger, None leaves one out. What `history`
+    holds comes on top.
     The prior enters once: the mean of log w_k over this pair and those compared, renormalised.
     """
     evidence = log_sigmoid(judgement.margins)
@@ -55,6 +106,8 @@ def log_predictive(judgement: Judgement, annotators: Ids, comparisons: int | Non
         return np.asarray(logsumexp(judgement.log_weights + evidence, axis=1))
     likelihood, used = _sum_following(evidence, annotators, comparisons)
     prior, _ = _sum_following(judgement.log_weights, annotators, comparisons)
+    if history is not None:
+        likelihood, prior, used = likelihood + history.evidence, prior + history.log_weights, used + history.pairs
     prior = (prior + judgement.log_weights) / (used + 1)[:, None]
     posterior = log_softmax(prior + likelihood, axis=1)
     return np.asarray(logsumexp(posterior + evidence, axis=1))

@@ -17,7 +17,7 @@ from mixdpo.evaluation.preference import Ids, Judgement, log_sigmoid
 from mixdpo.evaluation.samples import Prompts, Samples
 from mixdpo.evaluation.statistics import Bootstrap, Floats
 
-COMPARISONS = (0, 1, 2, 4, 8)
+COMPARISONS = (0, 1, 2, 4, 8, 16)
 FLAT = 1e-9  # a judge that gives all SFT samples one score has no scale of its own
 
 
@@ -70,10 +70,17 @@ def personal_weights(log_weights: Floats, evidence: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Held:
-    """A policy's view of the held-out annotators of one style: `evidence[m]` (A, K), and the style's expert."""
+    """A policy's view of the held-out annotators of one style.
+
+    Attributes:
+        evidence: (A, K), nats, after so many comparisons, or all where someone has fewer.
+        expert: the style's.
+        pairs: (A,) comparisons that each annotator has.
+    """
 
     evidence: dict[int, Floats]
     expert: int
+    pairs: Ids
 
 
 def served(
@@ -91,9 +98,10 @@ def served(
         baselines: what to compare with, by name.
 
     Returns:
-        prior: the policy as it answers a stranger; uniform: 1/K each; few_shot: {m: after m comparisons};
-        oracle: the style's expert alone. Each {"reward": interval, "minus_NAME": interval, …}, clustered by prompt, in
-        standard deviations of SFT's samples. All but prior only where there is a choice of experts.
+        prior: the policy as it answers a stranger; uniform: 1/K each; few_shot: {m: after m comparisons, with how many
+        annotators have as many}; oracle: the style's expert alone. Each {"reward": interval, "minus_NAME": interval,
+        …}, clustered by prompt, in standard deviations of SFT's samples. All but prior only where there is a choice of
+        experts.
         The comparisons are of other completions than those judged here, but may be of the same prompts.
     """
     rewards = taste.reward(each)
@@ -113,7 +121,8 @@ def served(
     if held is not None:
         log_weights = np.log(np.maximum(each.weights, np.finfo(np.float64).tiny))
         result["few_shot"] = {
-            str(m): entry(personal_weights(log_weights, evidence)) for m, evidence in held.evidence.items()
+            str(m): entry(personal_weights(log_weights, evidence)) | {"annotators": int((held.pairs >= m).sum())}
+            for m, evidence in held.evidence.items()
         }
         result["oracle"] = entry(np.eye(each.experts)[np.full(len(prompts), held.expert)])
     return result

@@ -18,9 +18,9 @@ def test_good_news_names_everyone_served_better_and_the_worst_served(evaluated: 
     metrics = evaluated["metrics"]
     lead, points = headline(metrics)
     assert lead.startswith(
-        "Once it knows 8 comparisons of a person, mix serves every style better than one dpo policy for all: +"
+        "Once it knows 4 comparisons of a person, mix serves every style better than one dpo policy for all: +"
     )
-    gains = {style: ways["mix"]["few_shot"]["8"]["reward"]["mean"] for style, ways in metrics["styles"].items()}
+    gains = {style: ways["mix"]["few_shot"]["4"]["reward"]["mean"] for style, ways in metrics["styles"].items()}
     assert points[0].startswith(f"Worst served by mix: {min(gains, key=lambda style: gains[style])}, ")
     assert "Held-out preferences are likelier under mix than under dpo" in points[1]
     assert "found the annotators' styles (NMI 1.00" in points[2]
@@ -57,9 +57,9 @@ def test_no_clear_difference_is_neither(evaluated: dict[str, Any]) -> None:
             entry["minus_dpo"] |= {"low": -1.0, "high": 1.0}
     lead, _ = headline(metrics)
     assert "mix serves nobody clearly better or worse than one dpo policy for all" in lead
-    one = metrics["styles"]["grammar"]["mix"]["few_shot"]["8"]["minus_dpo"]
+    one = metrics["styles"]["grammar"]["mix"]["few_shot"]["4"]["minus_dpo"]
     one |= {"low": 0.1}
-    metrics["styles"]["sentiment"]["mix"]["few_shot"]["8"]["minus_dpo"] |= {"low": -1.0, "high": -0.1}
+    metrics["styles"]["sentiment"]["mix"]["few_shot"]["4"]["minus_dpo"] |= {"low": -1.0, "high": -0.1}
     assert (
         "mix serves grammar better, sentiment worse, informativeness about the same, compared with one dpo"
         in headline(metrics).lead

@@ -70,10 +70,12 @@ def test_figures_of_a_run_that_works(evaluated: dict[str, Any]) -> None:
     mix = metrics["policies"]["mix"]
     assert mix["preference"]["minus_dpo"]["log_likelihood"]["low"] > 0
     assert mix["preference"]["log_likelihood"]["clusters"] == 14
-    curve = [mix["preference"]["few_shot"][m]["mean"] for m in ("0", "1", "2", "4", "8")]
+    curve = [mix["preference"]["few_shot"][m]["mean"] for m in ("0", "1", "2", "4", "8", "16")]
     assert curve == sorted(curve)
     assert curve[0] == mix["preference"]["stranger"]["log_likelihood"]["mean"]
     assert curve[-1] == pytest.approx(mix["preference"]["log_likelihood"]["mean"])
+    assert [mix["preference"]["few_shot"][m]["annotators"] for m in ("0", "4", "8")] == [14, 14, 0]
+    assert curve[-1] < mix["preference"]["oracle"]["mean"] == pytest.approx(-np.log1p(np.exp(-3.0)))
     assert mix["specialisation"]["annotators"]["nmi"] == pytest.approx(1.0)
     assert mix["specialisation"]["annotators"]["assignment"] == {"sentiment": 0, "grammar": 1, "informativeness": 2}
     assert mix["specialisation"]["pairs"]["nmi"] < 0.5
@@ -81,6 +83,8 @@ def test_figures_of_a_run_that_works(evaluated: dict[str, Any]) -> None:
         ways = served["mix"]
         assert ways["oracle"]["minus_dpo"]["low"] > 0, style
         assert ways["few_shot"]["8"]["reward"]["mean"] == pytest.approx(ways["oracle"]["reward"]["mean"], rel=0.05)
+        assert ways["few_shot"]["4"]["annotators"] in (4, 5)
+        assert ways["few_shot"]["16"]["annotators"] == 0
         assert ways["few_shot"]["0"]["reward"]["mean"] == pytest.approx(ways["prior"]["reward"]["mean"])
     assert metrics["policies"]["sft"]["preference"] is None
     assert metrics["policies"]["dpo"]["specialisation"] is None
@@ -93,6 +97,7 @@ def test_unknown_styles_leave_their_parts_empty_and_the_rest_as_it_is(evaluated:
     assert metrics["styles"] is None
     assert mix["specialisation"]["annotators"] is None
     assert mix["specialisation"]["pairs"] is None
+    assert "oracle" not in mix["preference"]
     assert mix["preference"]["by_style"] == {}
     assert mix["preference"]["worst_style"] is None
     known = evaluated["metrics"]["policies"]["mix"]["preference"]["log_likelihood"]

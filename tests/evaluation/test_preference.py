@@ -6,6 +6,7 @@ import torch
 from scipy.special import log_softmax
 
 from mixdpo.evaluation.preference import (
+    History,
     Judgement,
     by_style,
     calibration_error,
@@ -67,6 +68,30 @@ def test_history_is_the_next_pairs_of_the_annotator_going_round(comparisons: int
         prior = own.log_weights[[row, *following]].mean(axis=0)
         q = np.exp(log_softmax(prior + evidence[following].sum(axis=0)))
         assert got[row] == pytest.approx(np.log((q * np.exp(evidence[row])).sum()), abs=1e-12)
+
+
+def test_what_was_said_before_counts_as_if_it_were_held_out_too() -> None:
+    everything, groups = judgement(rows=20), np.random.default_rng(5).integers(4, size=20)
+    before, after = np.arange(12), np.arange(12, 20)
+    parts = [Judgement(everything.margins[rows], everything.log_weights[rows], "annotator") for rows in (before, after)]
+    names = [f"a{group}" for group in groups]
+    history = History.of(parts[0], names[:12], names[12:])
+    np.testing.assert_allclose(
+        log_predictive(parts[1], groups[after], history=history), log_predictive(everything, groups)[after], atol=1e-12
+    )
+    none = History.of(parts[0], names[:12], names[12:], most=0)
+    np.testing.assert_array_equal(
+        log_predictive(parts[1], groups[after], 2, none), log_predictive(parts[1], groups[after], 2)
+    )
+
+
+def test_a_history_is_the_first_pairs_and_strangers_have_none() -> None:
+    before = judgement(rows=4)
+    history = History.of(before, ["a", "b", "a", "a"], ["b", "a", "c"], most=2)
+    evidence = log_sigmoid(before.margins)
+    assert history.pairs.tolist() == [1, 2, 0]
+    np.testing.assert_allclose(history.evidence, [evidence[1], evidence[0] + evidence[2], np.zeros(3)])
+    np.testing.assert_allclose(history[np.array([1])].log_weights, before.log_weights[[0, 2]].sum(axis=0)[None])
 
 
 def test_more_comparisons_than_there_are_is_all_others() -> None:

@@ -115,7 +115,7 @@ def test_texts_of_the_model_are_texts_on_the_page_and_in_markdown(report: tuple[
 def test_the_headline_leads_and_findings_are_loud(report: tuple[Report, Path]) -> None:
     page, marked = render_html(*report), render_markdown(report[0])
     for text in (page, marked):
-        assert text.index("Once it knows 8 comparisons") < text.index("Held-out preferences")
+        assert text.index("Once it knows 4 comparisons") < text.index("Held-out preferences")
         assert "Worst served by mix" in text
         assert "expert 2 explains 0.0% of the pairs" in text
         assert "validation-reviews.html" in text

@@ -67,7 +67,7 @@ def test_personal_weights_are_each_annotators_posterior_then_averaged() -> None:
 
 
 def test_each_way_of_weighting_gives_its_own_reward(sft: Samples, mix: Samples, prompts: Prompts) -> None:
-    held = Held({0: np.zeros((4, 3)), 8: np.tile([0.0, -50.0, -50.0], (4, 1))}, expert=0)
+    held = Held({0: np.zeros((4, 3)), 8: np.tile([0.0, -50.0, -50.0], (4, 1))}, expert=0, pairs=np.array([3, 8, 9, 24]))
     found = served(mix, Taste.of(LIKES, sft), held, {"sft": sft}, prompts, BOOTSTRAP)
     gain = {
         name: entry["minus_sft"]["mean"]
@@ -79,6 +79,7 @@ def test_each_way_of_weighting_gives_its_own_reward(sft: Samples, mix: Samples, 
     assert gain["oracle"] == pytest.approx(2.0)
     assert gain["stranger"] == pytest.approx(gain["prior"])
     assert gain["friend"] == pytest.approx(2.0)
+    assert {m: entry["annotators"] for m, entry in found["few_shot"].items()} == {"0": 4, "8": 3}
 
 
 def test_one_expert_has_no_choice_and_is_not_compared_with_itself(sft: Samples, prompts: Prompts) -> None:
