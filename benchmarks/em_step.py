@@ -19,12 +19,14 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from mixdpo.compute import prepare_compute
+from mixdpo.objective import expert_loss, responsibilities
 from mixdpo.policy import experts as experts_module
+from mixdpo.policy.likelihood import Likelihood
 from mixdpo.policy.loading import new_experts
 from mixdpo.policy.token_logps import token_logps
 from mixdpo.policy.tokens import TokenRow
 from mixdpo.policy.weighting import PriorWeights
-from mixdpo.training.em import Mixture, em_step, forward
+from mixdpo.training.mixture import Mixture, forward
 from mixdpo.training.pairs import PreferencePairs
 from mixdpo.training.schedule import adamw
 
@@ -78,17 +80,17 @@ def stepper(size: dict, experts: int, head: str, trunk: str, device: torch.devic
     rank = 16 if head == "lowrank" else None
     architecture = {"kind": "shared", "head": head, "rank": rank, "trunk": trunk}
     models = new_experts(GPT2LMHeadModel(config).eval(), experts, architecture, generator)
-    mixture = Mixture(models, PriorWeights.uniform(experts)).to(device)
+    mixture = Mixture(models, PriorWeights.uniform(experts), Likelihood(0.1)).to(device)
     optimizer = adamw([{"params": [p for p in mixture.parameters() if p.requires_grad], "lr": 1e-4}], 0.0)
     pairs = pairs_of(size, generator)
     places = list(range(len(pairs)))
 
     def step() -> float:
         started = time.perf_counter()
-        result = forward(mixture, pairs, places, 0.1, 4096, device)
-        outcome = em_step(result, pairs.annotators.to(device), mixture.weighting, 0.0, 1.0, None)
+        result = forward(mixture, pairs, places, 4096, device)
+        q = responsibilities(result.margins.detach(), result.log_weights, pairs.annotators.to(device))
         optimizer.zero_grad(set_to_none=True)
-        outcome.loss.backward()
+        expert_loss(result.margins, q).backward()
         torch.nn.utils.clip_grad_norm_(mixture.parameters(), 1.0)
         optimizer.step()
         if device.type == "cuda":

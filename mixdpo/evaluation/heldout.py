@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mixdpo.config.data import AnnotatedPairs, Preferences
+from mixdpo.data.pair_metadata import metadata_columns
 from mixdpo.data.schema import unit_hash
 from mixdpo.errors import DataError
 from mixdpo.evaluation.preference import Ids, Judgement, Latent
@@ -65,16 +66,22 @@ class HeldOut:
 
 
 def judge_pairs(name: str, policy: MixturePolicy, pairs: HeldOut) -> Judgement:
-    """Margins and mixing weights of one policy on all held-out pairs."""
-    margins, weights = [], []
+    """Margins and mixing weights of one policy on all held-out pairs, each as its annotator's."""
+    margins, log_weights = [], []
+    weighting = policy.weighting
+    metadata = metadata_columns(pairs.columns["metadata"], pairs.columns["domain"])
     names = ("prompt", "chosen", "rejected", "chosen_finished", "rejected_finished")
     for start in track(range(0, len(pairs), PAIRS_AT_ONCE), f"held-out pairs under {name}"):
-        prompts, *rest = (pairs.columns[column][start : start + PAIRS_AT_ONCE] for column in names)
-        margins.append(policy.margins(prompts, *rest).double().cpu().numpy())
-        weights.append(policy.weights(prompts).double().cpu().numpy())
-    w = np.concatenate(weights)
+        some = slice(start, start + PAIRS_AT_ONCE)
+        prompts, *rest = (pairs.columns[column][some] for column in names)
+        margins.append(policy.preference_logits(prompts, *rest).double().cpu().numpy())
+        annotators = None if weighting.annotators is None else pairs.columns["annotator"][some]
+        seen = {name: metadata[name][some] for name in weighting.columns if name in metadata}
+        log_weights.append(policy.log_weights(prompts, annotators, seen).double().cpu().numpy())
+    # a weight of 0 becomes one that no evidence outweighs, so that sums stay finite
+    least = np.log(np.finfo(np.float64).tiny)
     return Judgement(
-        np.concatenate(margins), np.log(np.maximum(w, np.finfo(np.float64).tiny)), cast(Latent, policy.latent)
+        np.concatenate(margins), np.maximum(np.concatenate(log_weights), least), cast(Latent, policy.latent)
     )
 
 

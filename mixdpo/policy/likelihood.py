@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ class Likelihood(nn.Module):
 
     def __init__(self, beta: float | Sequence[float], per_token: bool = False, epsilon: float = 0.0) -> None:
         super().__init__()
-        betas = [beta] if isinstance(beta, float | int) else list(beta)
+        betas = [beta] if isinstance(beta, float | int) else beta
         self.register_buffer("beta", torch.tensor(betas, dtype=torch.float32))
         self.register_buffer("epsilon", torch.tensor(epsilon, dtype=torch.float32))
         self.per_token = per_token
@@ -52,3 +53,11 @@ class Likelihood(nn.Module):
     def logits(self, margins: Tensor) -> Tensor:
         """Log-odds that expert k's annotator says `chosen`: the margins, or less where labels are noisy."""
         return noisy_margins(margins, self.epsilon) if self.noisy else margins
+
+    def describe(self) -> dict[str, Any]:
+        """The arguments that make this likelihood again."""
+        return {
+            "beta": self.beta.tolist(),
+            "per_token": self.per_token,
+            "epsilon": self.epsilon.item(),
+        }

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from mixdpo.errors import ConfigError, DataError
-from mixdpo.objective import preference_margins, responsibilities
-from mixdpo.policy.experts import Experts, SharedTrunk
+from mixdpo.errors import DataError
+from mixdpo.objective import responsibilities
+from mixdpo.objective.sparsity import top_experts
+from mixdpo.policy.context import Context
+from mixdpo.policy.experts import Experts
+from mixdpo.policy.likelihood import Likelihood
 from mixdpo.policy.tokens import (
     TokenRow,
-    context_of,
     encode_prompts,
     encode_rows,
     length_sorted_batches,
@@ -40,7 +42,7 @@ class MixturePolicy(nn.Module):
 
     Attributes:
         experts: K.
-        beta: KL temperature of the implicit rewards.
+        likelihood: β, length normalisation and label noise: from log-probs to the likelihood of a preference.
         latent: `pair` or `annotator`, what shared one expert in training (method.md §6).
     """
 
@@ -48,9 +50,9 @@ class MixturePolicy(nn.Module):
         self,
         expert_models: Experts,
         weighting: Weighting,
-        reference: SharedTrunk,
+        reference: Experts,
         tokenizer: PreTrainedTokenizerBase,
-        beta: float,
+        likelihood: Likelihood,
         latent: str,
         description: Mapping[str, Any],
     ) -> None:
@@ -59,7 +61,7 @@ class MixturePolicy(nn.Module):
         self.weighting = weighting
         self.reference = reference
         self.tokenizer = tokenizer
-        self.beta = beta
+        self.likelihood = likelihood
         self.latent = latent
         self.description = dict(description)
         self.precision = torch.float32
@@ -97,7 +99,7 @@ class MixturePolicy(nn.Module):
         model, tokenizer = load_causal_lm(source, revision)
         reference = frozen_reference(model)
         description = {"architecture": {"kind": "shared", "head": "linear", "rank": None, "trunk": "frozen"}}
-        return cls(reference, PriorWeights.uniform(1), reference, tokenizer, beta, "pair", description)
+        return cls(reference, PriorWeights.uniform(1), reference, tokenizer, Likelihood(beta), "pair", description)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bfloat16 matrix products where `precision` says so; log-probs stay float32."""
@@ -116,15 +118,25 @@ class MixturePolicy(nn.Module):
     def reference_logps(
         self, prompts: Sequence[str], completions: Sequence[str], finished: Sequence[bool] | None = None
     ) -> Tensor:
-        """log ρ(y|x) of the frozen reference: (pairs,), float32, nats."""
-        return self._score(self.reference, encode_rows(self.tokenizer, prompts, completions, finished))[:, 0]
+        """log ρ(y|x) of the frozen reference: (pairs,), float32, nats; (pairs, experts) where each has its own."""
+        logps = self._score(self.reference, encode_rows(self.tokenizer, prompts, completions, finished))
+        return logps if self.reference.experts > 1 else logps[:, 0]
 
     def mixture_logps(
-        self, prompts: Sequence[str], completions: Sequence[str], finished: Sequence[bool] | None = None
+        self,
+        prompts: Sequence[str],
+        completions: Sequence[str],
+        finished: Sequence[bool] | None = None,
+        top: int | None = None,
     ) -> Tensor:
-        """log π(y|x) = logsumexp_k(log w_k + log π_k(y|x)): (pairs,), nats (method.md §7)."""
+        """log π(y|x) = logsumexp_k(log w_k + log π_k(y|x)): (pairs,), nats (method.md §7).
+
+        Args:
+            top: of the mixture of each prompt's likeliest experts, as `generate(top=…)` draws.
+        """
         logps = self.logps(prompts, completions, finished)
-        return torch.logsumexp(self.log_weights(prompts).to(logps) + logps, dim=-1)
+        log_weights, _ = top_experts(self.log_weights(prompts).to(logps), self.experts if top is None else top)
+        return torch.logsumexp(log_weights + logps, dim=-1)
 
     def margins(
         self,
@@ -135,18 +147,38 @@ class MixturePolicy(nn.Module):
         rejected_finished: Sequence[bool] | None = None,
     ) -> Tensor:
         """m_k of each pair under each expert: (pairs, experts), float32, nats, β included."""
-        return preference_margins(
-            self.logps(prompts, chosen, chosen_finished),
-            self.logps(prompts, rejected, rejected_finished),
-            self.reference_logps(prompts, chosen, chosen_finished),
-            self.reference_logps(prompts, rejected, rejected_finished),
-            self.beta,
+        sides = [
+            encode_rows(self.tokenizer, prompts, completions, finished)
+            for completions, finished in ((chosen, chosen_finished), (rejected, rejected_finished))
+        ]
+        chosen_tokens, rejected_tokens = (
+            torch.tensor([len(row.completion) for row in rows], device=self.device) for rows in sides
         )
+        return self.likelihood.margins(
+            *(self._score(self.expert_models, rows) for rows in sides),
+            *(self._score(self.reference, rows) for rows in sides),
+            chosen_tokens,
+            rejected_tokens,
+        )
+
+    def preference_logits(
+        self,
+        prompts: Sequence[str],
+        chosen: Sequence[str],
+        rejected: Sequence[str],
+        chosen_finished: Sequence[bool] | None = None,
+        rejected_finished: Sequence[bool] | None = None,
+    ) -> Tensor:
+        """Log-odds that expert k's annotator says `chosen`: (pairs, experts), nats.
+
+        The margins, but for what label noise takes from them (method.md §6); evidence adds up over these.
+        """
+        return self.likelihood.logits(self.margins(prompts, chosen, rejected, chosen_finished, rejected_finished))
 
     def prompt_features(self, prompts: Sequence[str]) -> Tensor:
         """Mean embedding and mean state of each prompt under the frozen reference: (prompts, 2·width), float32."""
         rows = [TokenRow(ids, []) for ids in encode_prompts(self.tokenizer, prompts)]
-        refuse_longer(rows, context_of(self.reference.trunk))
+        refuse_longer(rows, self.reference.context)
         features: list[tuple[list[int], Tensor]] = []
         with torch.inference_mode(), self.autocast():
             for places in length_sorted_batches([len(row) for row in rows], BATCH_TOKENS):
@@ -154,49 +186,69 @@ class MixturePolicy(nn.Module):
                 features.append((places, self.reference.prompt_features(batch)))
         return _in_order(features, len(rows))
 
-    def log_weights(self, prompts: Sequence[str], annotators: Sequence[str] | None = None) -> Tensor:
-        """log w_k(x): (prompts, experts), normalised, nats."""
-        if annotators is not None:
-            raise ConfigError(
-                "this mixture's weights do not depend on the annotator; leave `annotators` out, or use "
-                "personalise(comparisons) and pass its result to generate(weights=…)"
-            )
-        features = self.prompt_features(prompts) if self.weighting.needs_features else None
+    def log_weights(
+        self,
+        prompts: Sequence[str],
+        annotators: Sequence[str | None] | None = None,
+        metadata: Mapping[str, Sequence[Any]] | None = None,
+    ) -> Tensor:
+        """log w_k(x, u): (prompts, experts), normalised, nats.
+
+        Args:
+            annotators: who asks, one a prompt; None, or someone whom the gate never met, is a stranger to it.
+            metadata: columns by name (`domain` among them), one value a prompt; a column that is left out is unknown.
+
+        Raises:
+            ConfigError: the weights do not depend on annotators, or not on a column that is given.
+            DataError: a column has another length than the prompts.
+        """
+        context = Context(prompts, lambda: self.prompt_features(prompts), annotators, metadata or {})
+        self.weighting.refuse_unseen(context)
         with torch.inference_mode():
+            features = self.weighting.encode(context).to(self.device)
             log_weights: Tensor = self.weighting(features, len(prompts))
         return log_weights
 
-    def weights(self, prompts: Sequence[str], annotators: Sequence[str] | None = None) -> Tensor:
-        """w_k(x): (prompts, experts), rows sum to 1."""
-        return self.log_weights(prompts, annotators).exp()
+    def weights(
+        self,
+        prompts: Sequence[str],
+        annotators: Sequence[str | None] | None = None,
+        metadata: Mapping[str, Sequence[Any]] | None = None,
+    ) -> Tensor:
+        """w_k(x, u): (prompts, experts), rows sum to 1. See `log_weights`."""
+        return self.log_weights(prompts, annotators, metadata).exp()
 
-    def personalise(self, comparisons: Sequence[Comparison]) -> Tensor:
+    def personalise(self, comparisons: Sequence[Comparison], annotator: str | None = None) -> Tensor:
         """Weights over experts for one user, from a few of their comparisons; no training (method.md §6).
 
         Args:
             comparisons: (prompt, chosen, rejected) tuples, or mappings with these keys. None at all gives the prior.
+            annotator: who it is, where the weights know annotators: the comparisons then add to what is known of them.
 
         Returns:
             (experts,), sums to 1: the posterior given all comparisons.
         """
-        triples = [_triple(comparison) for comparison in comparisons]
+        triples = [as_triple(comparison) for comparison in comparisons]
         if not triples:
-            if self.weighting.needs_features:
+            if self.weighting.sees_prompts:
                 raise DataError("no comparisons, and this gate's prior depends on the prompt; use weights(prompts)")
-            return self.log_weights([""])[0].exp()
+            return self.weights([""], [annotator] if annotator is not None else None)[0]
         prompts, chosen, rejected = (list(column) for column in zip(*triples, strict=True))
-        margins = self.margins(prompts, chosen, rejected)
-        one_user = torch.zeros(len(triples), dtype=torch.long, device=margins.device)
-        return responsibilities(margins, self.log_weights(prompts).to(margins), one_user)[0]
+        logits = self.preference_logits(prompts, chosen, rejected)
+        prior = self.log_weights(prompts, [annotator] * len(triples) if annotator is not None else None)
+        one_user = torch.zeros(len(triples), dtype=torch.long, device=logits.device)
+        return responsibilities(logits, prior.to(logits), one_user)[0]
 
     def generate(
         self,
         prompts: Sequence[str],
         expert: int | None = None,
-        annotators: Sequence[str] | None = None,
+        annotators: Sequence[str | None] | None = None,
         mode: str = "sequence",
         *,
+        metadata: Mapping[str, Sequence[Any]] | None = None,
         weights: Tensor | None = None,
+        top: int | None = None,
         max_new_tokens: int = 64,
         temperature: float = 1.0,
         top_p: float = 1.0,
@@ -207,17 +259,31 @@ class MixturePolicy(nn.Module):
 
         Args:
             expert: write everything with this one; None mixes.
+            annotators, metadata: for whom each text is, and what is known of it; see `log_weights`.
             mode: `sequence` draws an expert for each text, z ~ w(x) (exact); `token` mixes the experts' next-token
                 distributions by their posterior given the text so far (the same distribution); `argmax` takes the
                 likeliest expert of each prompt.
             weights: (experts,) or (prompts, experts) in place of the policy's own, as from `personalise`.
+            top: of each prompt's experts only so many take part, the likeliest; the others never run.
             temperature: 0 is greedy.
             seed: the texts depend on it, on the prompts and their order; not on `batch`.
         """
         from mixdpo.policy.sampling import generate
 
         return generate(
-            self, prompts, expert, annotators, mode, weights, max_new_tokens, temperature, top_p, seed, batch
+            self,
+            prompts,
+            expert,
+            annotators,
+            metadata,
+            mode,
+            weights,
+            max_new_tokens,
+            temperature,
+            top_p,
+            seed,
+            batch,
+            top,
         )
 
     def save_pretrained(self, directory: str | Path) -> Path:
@@ -233,7 +299,7 @@ class MixturePolicy(nn.Module):
         return export_expert(self, expert, Path(directory))
 
     def _score(self, models: Experts, rows: Sequence[TokenRow]) -> Tensor:
-        refuse_longer(rows, context_of(self.reference.trunk))
+        refuse_longer(rows, self.reference.context)
         scores: list[tuple[list[int], Tensor]] = []
         with torch.inference_mode(), self.autocast():
             for places in length_sorted_batches([len(row) for row in rows], BATCH_TOKENS):
@@ -252,7 +318,7 @@ def _in_order(parts: list[tuple[list[int], Tensor]], rows: int) -> Tensor:
     return result
 
 
-def _triple(comparison: Comparison) -> tuple[str, str, str]:
+def as_triple(comparison: Comparison) -> tuple[str, str, str]:
     if isinstance(comparison, Mapping):
         missing = [key for key in ("prompt", "chosen", "rejected") if key not in comparison]
         if missing:

@@ -13,16 +13,17 @@ import torch
 
 from mixdpo.compute import prepare_compute
 from mixdpo.config import Params
-from mixdpo.config.policy import Policy
+from mixdpo.config.policy import Policy, Training
 from mixdpo.errors import ConfigError
 from mixdpo.files import code_digests, digest, write_json, write_text
 from mixdpo.layout import Layout
 from mixdpo.policy import MixturePolicy
+from mixdpo.policy.likelihood import Likelihood
 from mixdpo.policy.loading import frozen_reference, load_causal_lm, new_experts
-from mixdpo.policy.weighting import Gate, PriorWeights, Weighting
+from mixdpo.policy.weighting import new_weighting
 from mixdpo.stages.reference import cache_key
-from mixdpo.stages.training_pairs import load_pairs
-from mixdpo.training import TrainingResult, train_mixture
+from mixdpo.stages.training_pairs import load_context, load_pairs
+from mixdpo.training import Mixture, Setup, TrainingResult, train_mixture
 
 # rows of the curve that the summary averages over
 LAST_ROWS = 20
@@ -35,32 +36,42 @@ def run(params: Params, layout: Layout, name: str) -> list[Path]:
     policy = params.policies[name]
     compute = prepare_compute(params.compute)
     model, tokenizer = load_causal_lm(layout.sft)
-    train, validation = (load_pairs(params, layout, tokenizer, split) for split in ("train", "validation"))
     reference = frozen_reference(copy.deepcopy(model))
     generator = torch.Generator().manual_seed(params.seed)
     experts = new_experts(model, policy.experts, policy.architecture.model_dump(), generator)
-    weighting = _weighting(policy, train.features.shape[-1], generator)
+    weighting = new_weighting(policy.weights, policy.experts, load_context(params, layout, "train"), generator)
+    train = load_pairs(params, layout, tokenizer, "train", weighting, _strangers(policy))
+    validation = load_pairs(params, layout, tokenizer, "validation", weighting)
     work = layout.work(f"train-{name}", _key(params, layout, policy))
-    result = train_mixture(
-        experts, weighting, train, validation, params.training, policy, params.seed, *compute, checkpoint=work
+    mixture = Mixture(experts, weighting, likelihood_of(policy, params.training))
+    setup = Setup(params.training, policy, params.seed, *compute)
+    result = train_mixture(mixture, train, validation, setup, checkpoint=work)
+    trained = MixturePolicy(
+        mixture.experts,
+        mixture.weighting,
+        reference,
+        tokenizer,
+        mixture.likelihood,
+        policy.latent,
+        policy.model_dump(mode="json"),
     )
-    mixture = MixturePolicy(
-        experts, weighting, reference, tokenizer, params.training.beta, policy.latent, policy.model_dump(mode="json")
-    )
-    mixture.cpu().save_pretrained(layout.policy(name))
+    trained.cpu().save_pretrained(layout.policy(name))
     write_text(layout.training_curve(name), _curve(result))
     write_json(layout.metrics(f"train-{name}"), _summary(name, policy, result, len(train), train.annotators))
     shutil.rmtree(work, ignore_errors=True)
     return [layout.policy(name), layout.training_curve(name), layout.metrics(f"train-{name}")]
 
 
-def _weighting(policy: Policy, width: int, generator: torch.Generator) -> Weighting:
+def _strangers(policy: Policy) -> float:
+    """Share of training pairs that a gate on annotators sees as from someone it does not know."""
     weights = policy.weights
-    if weights.kind == "gate":
-        return Gate(width, policy.experts, weights.hidden, generator)
-    if weights.kind == "fixed" and weights.values is not None:
-        return PriorWeights(torch.tensor(weights.values).log())
-    return PriorWeights.uniform(policy.experts)
+    return weights.annotators.unknown if weights.kind == "gate" and weights.annotators else 0.0
+
+
+def likelihood_of(policy: Policy, training: Training) -> Likelihood:
+    """β, length normalisation and label noise, as the configuration says."""
+    epsilon = policy.noise.epsilon if policy.noise else 0.0
+    return Likelihood(policy.betas or training.beta, policy.margins == "token", epsilon)
 
 
 def _key(params: Params, layout: Layout, policy: Policy) -> str:

@@ -21,7 +21,8 @@ class PreferencePairs:
     annotators: Tensor  # (pairs,) integer codes
     chosen_reference: Tensor  # (pairs,) summed log-probs under the reference, nats
     rejected_reference: Tensor  # (pairs,)
-    features: Tensor  # (pairs, 2·width) of each pair's prompt under the frozen reference
+    features: Tensor  # (pairs, width) what the mixing weights depend on, as `Weighting.encode` gives it
+    annotator_names: Sequence[str] = ()  # of each code, where they are known
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -29,6 +30,11 @@ class PreferencePairs:
     def rows(self, places: Sequence[int]) -> list[TokenRow]:
         """Chosen rows of these pairs, then their rejected rows."""
         return [self.chosen[place] for place in places] + [self.rejected[place] for place in places]
+
+    def completion_tokens(self, places: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Completion tokens of chosen and rejected: (pairs,) each."""
+        sides = [[len(side[place].completion) for place in places] for side in (self.chosen, self.rejected)]
+        return torch.tensor(sides[0]), torch.tensor(sides[1])
 
     def lengths(self) -> list[int]:
         """Tokens of each pair's longer row."""

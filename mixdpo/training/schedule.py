@@ -25,6 +25,9 @@ def set_learning_rate(optimizer: Optimizer, step: int, steps: int, warmup: float
         group["lr"] = group["peak"] * factor
 
 
-def temperature_at(step: int, start: float, steps: int) -> float:
-    """E-step temperature: from `start` linearly to 1 over `steps`, then 1."""
-    return 1.0 if step >= steps else start + (1.0 - start) * step / steps
+def anneal(step: int, start: float, end: float, steps: int, shape: str) -> float:
+    """From `start` to `end` over `steps`, `linear` or `exponential`, then `end` for ever."""
+    if step >= steps:
+        return end
+    share = step / steps
+    return start * (end / start) ** share if shape == "exponential" else start + (end - start) * share

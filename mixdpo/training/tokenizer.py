@@ -10,10 +10,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
+    GPTNeoXConfig,
     LlamaConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
+    Qwen3Config,
 )
 
 if TYPE_CHECKING:
@@ -45,32 +48,27 @@ def train_bpe(texts: Iterable[str], vocabulary: int, context: int) -> PreTrained
 
 def new_causal_lm(shape: FromConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
     """A randomly started model of this shape, without dropout, its vocabulary that of the tokenizer."""
-    vocabulary, end = len(tokenizer), tokenizer.eos_token_id
-    config: GPT2Config | LlamaConfig
-    if shape.architecture == "gpt2":
-        config = GPT2Config(
-            vocab_size=vocabulary,
-            n_positions=shape.context,
-            n_embd=shape.width,
-            n_layer=shape.layers,
-            n_head=shape.heads,
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-            bos_token_id=end,
-            eos_token_id=end,
-        )
-    else:
-        config = LlamaConfig(
-            vocab_size=vocabulary,
-            max_position_embeddings=shape.context,
-            hidden_size=shape.width,
-            intermediate_size=4 * shape.width,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            bos_token_id=end,
-            eos_token_id=end,
-        )
+    end = tokenizer.eos_token_id
+    shared = {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": shape.context,
+        "hidden_size": shape.width,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "bos_token_id": end,
+        "eos_token_id": end,
+    }
+    wide = {"intermediate_size": 4 * shape.width}
+    config: PretrainedConfig
+    match shape.architecture:
+        case "gpt2":
+            config = GPT2Config(**shared, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+        case "llama":
+            config = LlamaConfig(**shared, **wide)
+        case "qwen":
+            config = Qwen3Config(**shared, **wide, num_key_value_heads=shape.heads, head_dim=shape.width // shape.heads)
+        case "neox":
+            config = GPTNeoXConfig(**shared, **wide)
     # initialisation inside transformers draws from the global generator: lend it ours
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -39,3 +39,23 @@ def test_one_reference_for_all_experts_equals_the_same_one_for_each() -> None:
     policy, reference = logps(5, 3), logps(5)
     each = implicit_rewards(policy, reference[:, None].expand(-1, 3), beta=0.2)
     torch.testing.assert_close(implicit_rewards(policy, reference, beta=0.2), each)
+
+
+def test_each_expert_has_its_own_beta_where_it_is_given_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    chosen, rejected, one, other = (torch.randn(5, 3, generator=generator, dtype=torch.float64) for _ in range(4))
+    betas = torch.tensor([0.1, 0.5, 2.0], dtype=torch.float64)
+    margins = preference_margins(chosen, rejected, one, other, betas)
+    for expert, beta in enumerate(betas.tolist()):
+        alone = preference_margins(*(x[:, expert : expert + 1] for x in (chosen, rejected, one, other)), beta)
+        torch.testing.assert_close(margins[:, expert : expert + 1], alone)
+
+
+def test_a_tokens_margin_does_not_grow_with_length() -> None:
+    """The same log-ratio a token in a completion twice as long gives the same margin, not twice."""
+    ratio = torch.tensor([[0.2, -0.1]], dtype=torch.float64)
+    zero = torch.zeros(1, 2, dtype=torch.float64)
+    for tokens in (10, 20):
+        lengths = (torch.tensor([tokens]), torch.tensor([7]))
+        margins = preference_margins(tokens * ratio, zero, zero, zero, 0.5, lengths)
+        torch.testing.assert_close(margins, 0.5 * ratio)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -7,7 +8,14 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixdpo.objective import expert_loss, gate_loss, marginal_log_likelihood, responsibilities, update_global_weights
+from mixdpo.objective import (
+    balance_loss,
+    expert_loss,
+    gate_loss,
+    marginal_log_likelihood,
+    responsibilities,
+    update_global_weights,
+)
 
 close = torch.testing.assert_close
 
@@ -85,3 +93,16 @@ def test_the_prior_keeps_an_unused_expert_alive() -> None:
     old = torch.full((2,), 0.5).log()
     assert update_global_weights(old, q, alpha=2.0, smoothing=0.0)[1].exp().item() > 0.05
     assert torch.isfinite(update_global_weights(old, q, alpha=1.0, smoothing=0.0)).all()
+
+
+@given(data=st.data())
+def test_the_balance_is_zero_where_experts_get_equal_shares_and_log_k_at_most(
+    batches: Any, data: st.DataObject
+) -> None:
+    _, log_weights, _ = data.draw(batches)
+    rows = log_weights if log_weights.dim() == 2 else log_weights[None]
+    loss, experts = balance_loss(rows), rows.shape[-1]
+    assert -1e-12 <= loss <= math.log(experts) + 1e-12
+    # every prompt may go to one expert, as long as each expert gets as many
+    turned = torch.stack([rows[0].roll(shift) for shift in range(experts)])
+    close(balance_loss(turned), torch.zeros((), dtype=rows.dtype))

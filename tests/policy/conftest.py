@@ -12,16 +12,21 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTok
 
 from mixdpo.config.models import FromConfig
 from mixdpo.policy import MixturePolicy
+from mixdpo.policy.gate_inputs import GateInputs
+from mixdpo.policy.likelihood import Likelihood
 from mixdpo.policy.loading import frozen_reference, new_experts
 from mixdpo.policy.weighting import Gate, PriorWeights, Weighting
 from mixdpo.training.tokenizer import END_OF_TEXT, new_causal_lm, train_bpe
 
 TEXTS = ["the cat sat on the mat and liked it", "the dog did not like the cat at all", "a mat is a mat"]
+LORA = {"rank": 2, "alpha": 4.0, "targets": None}
 ARCHITECTURES = {
     "linear": {"kind": "shared", "head": "linear", "rank": None, "trunk": "trainable"},
     "lowrank": {"kind": "shared", "head": "lowrank", "rank": 2, "trunk": "frozen"},
     "lowrank-trainable": {"kind": "shared", "head": "lowrank", "rank": 2, "trunk": "trainable"},
+    "lora": {"kind": "shared", "head": "linear", "rank": None, "trunk": "lora", "lora": LORA},
     "independent": {"kind": "independent"},
+    "independent-lora": {"kind": "independent", "lora": LORA},
 }
 MakePolicy = Callable[..., MixturePolicy]
 
@@ -76,14 +81,14 @@ def make_policy(make_model: Callable[..., PreTrainedModel], tokenizer: PreTraine
         models = new_experts(model, experts, ARCHITECTURES[kind], torch.Generator().manual_seed(1))
         weighting: Weighting = PriorWeights(torch.tensor(weights or [1.0 + k for k in range(experts)]).log())
         if gated:
-            weighting = Gate(2 * 16, experts, 4, torch.Generator().manual_seed(2))
+            weighting = Gate(GateInputs(2 * 16), experts, 4, torch.Generator().manual_seed(2))
         if apart:
             for seed, part in enumerate(part for part in models.parameters() if part.requires_grad):
                 shake(part, 0.2, seed)
             for seed, part in enumerate(weighting.parameters()):
                 shake(part, 1.0, seed)
         return MixturePolicy(
-            models, weighting, reference, tokenizer, 0.5, "annotator", {"architecture": ARCHITECTURES[kind]}
+            models, weighting, reference, tokenizer, Likelihood(0.5), "annotator", {"architecture": ARCHITECTURES[kind]}
         )
 
     return make

@@ -36,7 +36,8 @@ def test_what_is_saved_loads_to_the_same_log_probs(
     loaded = MixturePolicy.from_pretrained(policy.save_pretrained(tmp_path / "mixture"))
     for found, wanted in zip(everything(loaded), everything(policy), strict=True):
         close(found, wanted, rtol=0, atol=0)
-    assert (loaded.beta, loaded.latent, loaded.description) == (policy.beta, policy.latent, policy.description)
+    assert loaded.likelihood.describe() == policy.likelihood.describe()
+    assert (loaded.latent, loaded.description) == (policy.latent, policy.description)
     frozen = [name for name, part in policy.expert_models.named_parameters() if not part.requires_grad]
     assert [name for name, part in loaded.expert_models.named_parameters() if not part.requires_grad] == frozen
 
@@ -105,8 +106,8 @@ def refusal(directory: Path) -> str:
 
 
 def test_a_description_that_cannot_be_read_is_refused(saved: Path) -> None:
-    change_description(saved, lambda about: about.pop("beta"))
-    assert refusal(saved) == f"{saved}/mixture.json lacks beta; pull or train the mixture again"
+    change_description(saved, lambda about: about.pop("likelihood"))
+    assert refusal(saved) == f"{saved}/mixture.json lacks likelihood; pull or train the mixture again"
     change_description(saved, lambda about: about.update(schema=99))
     assert "has schema 99, this mixdpo reads 1; use a matching mixdpo" in refusal(saved)
     (saved / "mixture.json").write_text("{")

@@ -16,8 +16,10 @@ from mixdpo.data.schema import PREFERENCES, scores_schema, text_id, write_table
 from mixdpo.files import write_json
 from mixdpo.layout import TABLES, Layout
 from mixdpo.policy import MixturePolicy
+from mixdpo.policy.gate_inputs import GateInputs
+from mixdpo.policy.likelihood import Likelihood
 from mixdpo.policy.loading import frozen_reference, load_causal_lm, new_experts
-from mixdpo.policy.weighting import Gate, PriorWeights
+from mixdpo.policy.weighting import Gate, PriorWeights, Weighting
 from mixdpo.rewards.architecture import new_classifier
 from mixdpo.rewards.model import RewardModel
 from mixdpo.rewards.tokenizer import train_phrase_tokenizer
@@ -64,12 +66,11 @@ def _policies(params: Params, layout: Layout, texts: list[str]) -> None:
         experts = new_experts(model, policy.experts, policy.architecture.model_dump(), generator)
         for each in {id(each): each for each, _ in experts.models()}.values():
             each.heads.perturb(0.5, generator)
-        gated = policy.weights.kind == "gate"
-        weighting = (
-            Gate(2 * base.width, policy.experts, 0, generator) if gated else PriorWeights.uniform(policy.experts)
-        )
+        weighting: Weighting = PriorWeights.uniform(policy.experts)
+        if policy.weights.kind == "gate":
+            weighting = Gate(GateInputs(2 * base.width), policy.experts, 0, generator)
         description = policy.model_dump(mode="json")
-        mixture = MixturePolicy(experts, weighting, reference, tokenizer, 0.1, policy.latent, description)
+        mixture = MixturePolicy(experts, weighting, reference, tokenizer, Likelihood(0.1), policy.latent, description)
         mixture.save_pretrained(layout.policy(name))
 
 

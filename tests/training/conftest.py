@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,11 +14,14 @@ from transformers import PreTrainedTokenizerBase
 
 from mixdpo.config.models import FromConfig
 from mixdpo.config.policy import Policy, Training
+from mixdpo.policy.context import Context
 from mixdpo.policy.experts import Experts
+from mixdpo.policy.likelihood import Likelihood
 from mixdpo.policy.loading import frozen_reference, new_experts
 from mixdpo.policy.tokens import TokenRow, encode_prompts, encode_rows, pad
-from mixdpo.policy.weighting import Gate, PriorWeights, Weighting
-from mixdpo.training import PreferencePairs, TrainingResult, train_mixture
+from mixdpo.policy.weighting import Weighting, new_weighting
+from mixdpo.stages.train import likelihood_of
+from mixdpo.training import Mixture, PreferencePairs, Setup, TrainingResult, train_mixture
 from mixdpo.training.tokenizer import new_causal_lm, train_bpe
 
 COLOURS = [" red", " green", " blue"]
@@ -29,12 +33,14 @@ class Task(NamedTuple):
     pairs: PreferencePairs
     styles: torch.Tensor  # (pairs,) the colour that each pair's annotator loves
     domains: torch.Tensor  # (pairs,) 0 wall, 1 sea
+    context: Context  # what mixing weights may depend on
 
 
 class Trained(NamedTuple):
     result: TrainingResult
     experts: Experts
     weighting: Weighting
+    likelihood: Likelihood
 
 
 @pytest.fixture(scope="session")
@@ -79,15 +85,23 @@ def make_task(tokenizer: PreTrainedTokenizerBase, new_model: Callable[[], Any]) 
         reference = frozen_reference(new_model())
         rows = [encode_rows(tokenizer, prompts, side) for side in (chosen, rejected)]
         alone = [TokenRow(ids, []) for ids in encode_prompts(tokenizer, prompts)]
+        features = reference.prompt_features(pad(alone))
         pairs = PreferencePairs(
             [f"pair-{place}" for place in range(len(texts))],
             *rows,
             torch.tensor(who),
             reference(pad(rows[0]))[:, 0],
             reference(pad(rows[1]))[:, 0],
-            reference.prompt_features(pad(alone)),
+            features,
+            [f"annotator-{code}" for code in range(len(set(who)))],
         )
-        return Task(pairs, torch.tensor(styles), torch.tensor(domains))
+        context = Context(
+            prompts,
+            lambda: features,
+            [pairs.annotator_names[code] for code in who],
+            {"domain": [list(PROMPTS)[domain] for domain in domains]},
+        )
+        return Task(pairs, torch.tensor(styles), torch.tensor(domains), context)
 
     return make
 
@@ -109,7 +123,7 @@ SETTINGS = {
 }
 
 
-def make_policy(experts: int, **changes: Any) -> Policy:
+def policy_of(experts: int, **changes: Any) -> Policy:
     values = {
         "experts": experts,
         "architecture": LINEAR,
@@ -121,12 +135,17 @@ def make_policy(experts: int, **changes: Any) -> Policy:
 
 
 @pytest.fixture(scope="session")
+def make_policy() -> Callable[..., Policy]:
+    return policy_of
+
+
+@pytest.fixture(scope="session")
 def train(new_model: Callable[[], Any]) -> Callable[..., Trained]:
     """Train on one task and look at another; keywords change Policy (first) or Training."""
 
     def run(task: Task, held_out: Task, experts: int, seed: int = 0, checkpoint: Any = None, **changes: Any) -> Trained:
         of_policy = {name: changes.pop(name) for name in list(changes) if name in Policy.model_fields}
-        policy = make_policy(experts, **of_policy)
+        policy = policy_of(experts, **of_policy)
         settings = Training.model_validate(SETTINGS | changes)
         models = new_experts(
             copy.deepcopy(new_model()),
@@ -134,12 +153,16 @@ def train(new_model: Callable[[], Any]) -> Callable[..., Trained]:
             policy.architecture.model_dump(),
             torch.Generator().manual_seed(seed),
         )
-        weighting: Weighting = PriorWeights.uniform(experts)
-        if policy.weights.kind == "gate":
-            weighting = Gate(2 * 16, experts, policy.weights.hidden, torch.Generator().manual_seed(seed))
-        result = train_mixture(
-            models, weighting, task.pairs, held_out.pairs, settings, policy, seed, CPU, checkpoint=checkpoint
+        weighting = new_weighting(policy.weights, experts, task.context, torch.Generator().manual_seed(seed))
+        pairs, validation = (
+            dataclasses.replace(each.pairs, features=weighting.encode(each.context))
+            if weighting.needs_features
+            else each.pairs
+            for each in (task, held_out)
         )
-        return Trained(result, models, weighting)
+        mixture = Mixture(models, weighting, likelihood_of(policy, settings))
+        setup = Setup(settings, policy, seed, CPU)
+        result = train_mixture(mixture, pairs, validation, setup, checkpoint=checkpoint)
+        return Trained(result, models, weighting, mixture.likelihood)
 
     return run

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from mixdpo.training.schedule import adamw, set_learning_rate, temperature_at
+from mixdpo.training.schedule import adamw, anneal, set_learning_rate
 
 
 def rates(steps: int, warmup: float) -> list[list[float]]:
@@ -36,6 +36,15 @@ def test_a_run_of_a_step_or_two_still_learns(steps: int) -> None:
     assert all(0 < rate <= 1 for row in rates(steps, 0.0) for rate in row)
 
 
-def test_temperature_falls_to_one_and_stays() -> None:
-    assert [temperature_at(step, 3.0, 4) for step in range(6)] == [3.0, 2.5, 2.0, 1.5, 1.0, 1.0]
-    assert temperature_at(0, 3.0, 0) == 1.0
+def test_a_line_falls_to_its_end_and_stays() -> None:
+    assert [anneal(step, 3.0, 1.0, 4, "linear") for step in range(6)] == [3.0, 2.5, 2.0, 1.5, 1.0, 1.0]
+
+
+def test_a_curve_falls_by_the_same_factor_at_each_step() -> None:
+    found = [anneal(step, 8.0, 0.5, 4, "exponential") for step in range(6)]
+    assert found == pytest.approx([8.0, 4.0, 2.0, 1.0, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("shape", ["linear", "exponential"])
+def test_no_steps_is_the_end_at_once(shape: str) -> None:
+    assert anneal(0, 4.0, 1.0, 0, shape) == 1.0

@@ -1,0 +1,39 @@
+"""Experts that stay as they start while others train (reuse of what was trained before)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from mixdpo.policy.experts import Experts
+
+
+class Frozen:
+    """Keeps some experts exactly as they are.
+
+    Experts of one shared architecture are slices of one parameter, which an optimiser moves as a whole: their
+    gradients are cleared before the step, and whatever the step did to them (weight decay) is undone.
+    """
+
+    def __init__(self, experts: Experts, frozen: Sequence[int]) -> None:
+        self._slices: list[tuple[Parameter, int, Tensor]] = []
+        for expert in frozen:
+            for parameter, place in experts.expert_parameters(expert):
+                if place is None:
+                    parameter.requires_grad_(False)
+                else:
+                    self._slices.append((parameter, place, parameter[place].detach().clone()))
+
+    @torch.no_grad()
+    def clear_gradients(self) -> None:
+        for parameter, place, _ in self._slices:
+            if parameter.grad is not None:
+                parameter.grad[place] = 0.0
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for parameter, place, value in self._slices:
+            parameter[place] = value
