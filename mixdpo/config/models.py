@@ -112,7 +112,7 @@ class FromConfig(Section):
     """A new model of this shape, with a byte-level BPE tokenizer trained on the reviews."""
 
     kind: Literal["config"]
-    architecture: Literal["gpt2", "llama"]
+    architecture: Literal["gpt2", "llama", "qwen", "neox"]
     vocabulary: Annotated[int, Field(ge=300)]
     layers: Count
     width: Count

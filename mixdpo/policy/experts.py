@@ -1,4 +1,4 @@
-"""Expert policies: K heads over one trunk (Mix-DPO, case 1) or K whole models (MoE-DPO, case 2)."""
+"""Expert policies: K heads over one trunk (Mix-DPO, case 1) or K models of their own (MoE-DPO, case 2)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ from transformers import PreTrainedModel
 
 from mixdpo.errors import ModelError
 from mixdpo.policy.heads import Heads
+from mixdpo.policy.lora import adapters, perturb_adapters
 from mixdpo.policy.token_logps import token_logps
-from mixdpo.policy.tokens import TokenBatch
+from mixdpo.policy.tokens import TokenBatch, context_of
 
 
 class SharedTrunk(nn.Module):
-    """One transformer body and K output heads."""
+    """One transformer body and K output heads.
+
+    Attributes:
+        trainable: whether the whole body learns; adapters in it (`lora.add_adapters`) do so while the rest is frozen.
+    """
 
     def __init__(self, trunk: PreTrainedModel, heads: Heads, trainable: bool) -> None:
         super().__init__()
@@ -25,10 +30,17 @@ class SharedTrunk(nn.Module):
         self.heads = heads
         self.trainable = trainable
         trunk.requires_grad_(trainable)
+        for parameter in adapters(trunk).values():
+            parameter.requires_grad_(True)
 
     @property
     def experts(self) -> int:
         return self.heads.experts
+
+    @property
+    def context(self) -> int | None:
+        """How many positions the model reads, where its configuration says so."""
+        return context_of(self.trunk)
 
     def forward(self, batch: TokenBatch, tile_tokens: int = 4096) -> Tensor:
         """log π_k(y|x) of every row under every expert: (rows, experts), float32, nats.
@@ -92,24 +104,49 @@ class SharedTrunk(nn.Module):
 
 
 class IndependentExperts(nn.Module):
-    """K whole models: each is a trunk of its own with one head, so both cases share every formula."""
+    """K models of their own, each a trunk with one head, so that both cases share every formula.
 
-    def __init__(self, members: list[SharedTrunk]) -> None:
+    They are whole models, or the same frozen model, whose weights exist once, with adapters of their own.
+
+    Raises:
+        ModelError: the models' vocabularies differ.
+    """
+
+    def __init__(self, members: Sequence[SharedTrunk]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
+        sizes = [member.heads.vocabulary for member in members]
+        for place, size in enumerate(sizes):
+            if size != sizes[0]:
+                raise ModelError(
+                    f"expert {place} knows {size} tokens but expert 0 knows {sizes[0]}; a mixture needs one "
+                    f"vocabulary: name models of the same tokenizer and vocabulary size"
+                )
 
     @property
     def experts(self) -> int:
         return len(self.members)
 
+    @property
+    def context(self) -> int | None:
+        """How many positions all models read."""
+        return min((member.context for member, _ in self.models() if member.context is not None), default=None)
+
     def forward(self, batch: TokenBatch, tile_tokens: int = 4096) -> Tensor:
         """log π_k(y|x): (rows, experts), float32, nats."""
         return torch.cat([member(batch, tile_tokens) for member in self.members], dim=-1)
 
+    def prompt_features(self, batch: TokenBatch) -> Tensor:
+        """What a gate sees of each row, under the first model: (rows, 2·width), float32."""
+        return next(self.models())[0].prompt_features(batch)
+
     def perturb(self, scale: float, generator: torch.Generator) -> None:
         """Break the symmetry of equal experts (method.md §5)."""
         for member, _ in self.models():
-            member.perturb(scale, generator)
+            if adapters(member.trunk):
+                perturb_adapters(member.trunk, scale, generator)
+            else:
+                member.perturb(scale, generator)
 
     def models(self) -> Iterator[tuple[SharedTrunk, int]]:
         for member in self.members:
@@ -119,25 +156,36 @@ class IndependentExperts(nn.Module):
     @torch.no_grad()
     def copy_expert(self, source: int, target: int) -> None:
         """Make expert `target` equal to expert `source`, in place."""
-        for old, new in zip(self.members[target].parameters(), self.members[source].parameters(), strict=True):
+        for (old, _), (new, _) in zip(self.expert_parameters(target), self.expert_parameters(source), strict=True):
             old.copy_(new)
 
     def select(self, experts: Sequence[int]) -> IndependentExperts:
-        """These experts in this order: a model named again is copied, one not named is left out."""
+        """These experts in this order: one named again is copied, one not named is left out."""
         members = [member for member, _ in self.models()]
         return IndependentExperts(
             [
-                copy.deepcopy(members[expert]) if expert in experts[:place] else members[expert]
+                twin(members[expert]) if expert in experts[:place] else members[expert]
                 for place, expert in enumerate(experts)
             ]
         )
 
     def expert_parameters(self, expert: int) -> list[tuple[nn.Parameter, int | None]]:
-        """Parameters that are one expert's own: those of its whole model."""
-        return [(parameter, None) for parameter in self.members[expert].parameters()]
+        """Parameters that are one expert's own: its adapters, or those of its whole model."""
+        return [(parameter, None) for parameter in _own(list(self.models())[expert][0])]
 
 
 Experts = SharedTrunk | IndependentExperts
+
+
+def twin(member: SharedTrunk) -> SharedTrunk:
+    """An equal model with parameters of its own; what lies under adapters is shared, not copied."""
+    own = {id(parameter) for parameter in _own(member)}
+    # deepcopy takes what its memo holds for copied already
+    return copy.deepcopy(member, {id(shared): shared for shared in member.parameters() if id(shared) not in own})
+
+
+def _own(member: SharedTrunk) -> list[nn.Parameter]:
+    return list(adapters(member.trunk).values()) or list(member.parameters())
 
 
 def split_causal_lm(model: PreTrainedModel) -> tuple[PreTrainedModel, Tensor, Tensor | None]:

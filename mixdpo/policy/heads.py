@@ -27,6 +27,10 @@ class LinearHeads(nn.Module):
     def experts(self) -> int:
         return int(self.weight.shape[0])
 
+    @property
+    def vocabulary(self) -> int:
+        return int(self.weight.shape[1])
+
     def forward(self, hidden_CD: Tensor) -> Tensor:
         """(tokens, width) → logits (tokens, experts, vocabulary)."""
         experts, vocabulary, width = self.weight.shape
@@ -87,6 +91,10 @@ class LowRankHeads(nn.Module):
     @property
     def experts(self) -> int:
         return int(self.down.shape[0])
+
+    @property
+    def vocabulary(self) -> int:
+        return int(self.base.shape[0])
 
     def forward(self, hidden_CD: Tensor) -> Tensor:
         """(tokens, width) → logits (tokens, experts, vocabulary)."""

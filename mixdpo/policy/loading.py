@@ -1,8 +1,10 @@
-"""Causal language models from a Hub id or a directory of the same layout, and experts made from one."""
+"""Causal language models from a Hub id or a directory of the same layout; references and experts made from them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+import json
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from mixdpo.errors import ModelError
 from mixdpo.hub import asking_hub, first_line
-from mixdpo.policy.experts import Experts, IndependentExperts, SharedTrunk, split_causal_lm
+from mixdpo.policy.experts import Experts, IndependentExperts, SharedTrunk, split_causal_lm, twin
 from mixdpo.policy.heads import LinearHeads, fresh_heads
+from mixdpo.policy.lora import add_adapters, draw_adapters
 
 
 def load_causal_lm(source: str | Path, revision: str | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -63,21 +66,84 @@ def frozen_reference(model: PreTrainedModel) -> SharedTrunk:
     return reference.requires_grad_(False).eval()
 
 
+def reference_models(sources: Sequence[str | Path], tokenizer: PreTrainedTokenizerBase) -> IndependentExperts:
+    """One frozen reference an expert, in the order of the sources (`Policy.references`).
+
+    Args:
+        sources: directories, or Hub ids.
+        tokenizer: the one that all policies of the run use.
+
+    Raises:
+        ModelError: as `load_causal_lm`; or a reference has another tokenizer or another vocabulary size.
+    """
+    references = []
+    for source in sources:
+        model, its_own = load_causal_lm(source)
+        if difference := _difference(tokenizer, its_own):
+            raise ModelError(
+                f"reference {source}: its tokenizer has {difference}; a mixture compares and writes the same tokens: "
+                f"name references with the tokenizer of the SFT policy"
+            )
+        references.append(frozen_reference(model))
+    return IndependentExperts(references)
+
+
+def experts_of(references: Experts) -> IndependentExperts:
+    """K whole expert policies, expert k equal to reference k."""
+    return IndependentExperts(
+        [
+            SharedTrunk(
+                copy.deepcopy(reference.trunk), copy.deepcopy(reference.heads).requires_grad_(True), trainable=True
+            )
+            for reference, _ in references.models()
+        ]
+    )
+
+
 def new_experts(
     model: PreTrainedModel, experts: int, architecture: Mapping[str, Any], generator: torch.Generator
 ) -> Experts:
     """K expert policies, each equal to `model`; `architecture` is the section of params.yaml as a mapping.
 
-    `model` is taken over: a shared trunk keeps its body.
+    `model` is taken over: a shared trunk, or the first expert, keeps its body.
+
+    Raises:
+        ModelError: LoRA targets that name no layer, or a model that expert heads cannot stand in for.
     """
+    body, weight, bias = split_causal_lm(model)
     if architecture["kind"] == "shared":
-        body, weight, bias = split_causal_lm(model)
+        if architecture["trunk"] == "lora":
+            add_adapters(body, architecture["lora"], generator)
         heads = fresh_heads(weight, bias, experts, architecture["rank"], generator)
         return SharedTrunk(body, heads, trainable=architecture["trunk"] == "trainable")
-    members = []
-    for _ in range(experts):
-        twin = AutoModelForCausalLM.from_config(model.config).to(dtype=model.dtype)
-        twin.load_state_dict(model.state_dict())
-        body, weight, bias = split_causal_lm(twin.eval())
-        members.append(SharedTrunk(body, LinearHeads.copies(weight, bias, 1), trainable=True))
+    head = LinearHeads.copies(weight, bias, 1)
+    if lora := architecture.get("lora"):
+        add_adapters(body, lora, generator)
+        first = SharedTrunk(body, head.requires_grad_(False), trainable=False)
+    else:
+        first = SharedTrunk(body, head, trainable=True)
+    members = [first, *(twin(first) for _ in range(experts - 1))]
+    for member in members[1:]:
+        draw_adapters(member.trunk, generator)
     return IndependentExperts(members)
+
+
+def _difference(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> str | None:
+    """How two tokenizers differ in the tokens that they make of a text, if they do."""
+    if len(one) != len(other):
+        return f"{len(other)} tokens, not {len(one)}"
+    if one.get_vocab() != other.get_vocab():
+        return "other tokens"
+    for name in ("bos_token_id", "eos_token_id"):
+        if getattr(one, name) != getattr(other, name):
+            return f"{name} {getattr(other, name)}, not {getattr(one, name)}"
+    if _rules(one) != _rules(other):
+        return "other rules for cutting a text into tokens"
+    return None
+
+
+def _rules(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    if not tokenizer.is_fast:
+        return {}
+    whole = json.loads(tokenizer.backend_tokenizer.to_str())
+    return {part: whole[part] for part in ("normalizer", "pre_tokenizer", "model")}

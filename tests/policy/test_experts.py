@@ -20,7 +20,7 @@ ROWS = [
     TokenRow([0, 40], [70, 71, 72, 73, 74]),
     TokenRow([0, 43, 44, 45, 46, 47, 48, 49], [52]),
 ]
-KINDS = ["linear", "lowrank", "independent"]
+KINDS = ["linear", "lowrank", "lora", "independent", "independent-lora"]
 MakePolicy = Callable[..., MixturePolicy]
 close = torch.testing.assert_close
 
