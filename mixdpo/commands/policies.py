@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from mixdpo import MixturePolicy
 
 
+annotator_option = click.option(
+    "--annotator",
+    help="For whom, where the policy's gate knows annotators.  [default: a stranger]",
+)
+
+
 def load_policy(root: Path, policy: str, location: str | None) -> MixturePolicy:
     """From a directory, or a reference into the registry that all commands of this project mean."""
     from mixdpo import MixturePolicy
@@ -31,18 +37,21 @@ Examples:
   mixdpo generate reviews@staging "This film"
   mixdpo generate data/policies/moe "I read this novel" --expert 1 --samples 3
   mixdpo generate reviews@staging "This film" --comparisons mine.jsonl
+  mixdpo generate reviews@staging "This film" --annotator ann-12
 """
 )
 @click.argument("policy")
 @click.argument("prompts", nargs=-1, required=True)
 @click.option("--expert", type=int, help="Write with this expert only.  [default: draw one by the weights]")
 @click.option("--mode", type=click.Choice(["sequence", "token", "argmax"]), default="sequence", show_default=True)
+@click.option("--top", type=int, help="Of each prompt's experts let only so many take part.  [default: all]")
 @click.option("--samples", default=1, show_default=True, help="Completions a prompt.")
 @click.option("--max-new-tokens", default=48, show_default=True)
 @click.option("--temperature", default=1.0, show_default=True, help="0 is greedy.")
 @click.option("--top-p", default=1.0, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--comparisons", type=click.Path(path_type=Path), help="JSON lines of one user's comparisons.")
+@annotator_option
 @registry_option
 @click.pass_obj
 def generate(
@@ -51,23 +60,28 @@ def generate(
     prompts: tuple[str, ...],
     expert: int | None,
     mode: str,
+    top: int | None,
     samples: int,
     max_new_tokens: int,
     temperature: float,
     top_p: float,
     seed: int,
     comparisons: Path | None,
+    annotator: str | None,
     location: str | None,
 ) -> None:
     """Continue PROMPTS with POLICY (a directory, or a registry reference such as reviews@staging)."""
     mixture = load_policy(root, policy, location)
-    weights = mixture.personalise(read_comparisons(comparisons)) if comparisons else None
+    _tell_strangers(mixture, annotator)
+    weights = mixture.personalise(read_comparisons(comparisons), annotator) if comparisons else None
     rows = [prompt for prompt in prompts for _ in range(samples)]
     written = mixture.generate(
         rows,
         expert=expert,
+        annotators=[annotator] * len(rows) if annotator is not None and weights is None else None,
         mode=mode,
         weights=weights,
+        top=top,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         top_p=top_p,
@@ -81,16 +95,18 @@ def generate(
 @click.command(epilog="\b\nExample:\n  mixdpo personalise reviews@staging mine.jsonl\n")
 @click.argument("policy")
 @click.argument("comparisons", type=click.Path(path_type=Path))
+@annotator_option
 @registry_option
 @click.pass_obj
-def personalise(root: Path, policy: str, comparisons: Path, location: str | None) -> None:
+def personalise(root: Path, policy: str, comparisons: Path, annotator: str | None, location: str | None) -> None:
     """Weights over experts for one user, from a few of their COMPARISONS.
 
     COMPARISONS is a file of JSON lines with prompt, chosen and rejected. Nothing is trained.
     """
     mixture = load_policy(root, policy, location)
+    _tell_strangers(mixture, annotator)
     rows = read_comparisons(comparisons)
-    weights = mixture.personalise(rows).tolist()
+    weights = mixture.personalise(rows, annotator).tolist()
     click.echo(f"{len(rows)} comparisons")
     for expert, weight in enumerate(weights):
         click.echo(f"expert {expert}  {weight:6.1%}  {'█' * round(40 * weight)}")
@@ -105,6 +121,18 @@ def personalise(root: Path, policy: str, comparisons: Path, location: str | None
 def export(root: Path, policy: str, expert: int, directory: Path, location: str | None) -> None:
     """Write one EXPERT of POLICY as a plain Hugging Face causal language model."""
     click.echo(f"wrote {load_policy(root, policy, location).export_expert(expert, directory)}")
+
+
+def _tell_strangers(mixture: MixturePolicy, annotator: str | None) -> None:
+    """Say so where the gate would know the annotator by name, but does not: a typing error looks the same."""
+    known = mixture.weighting.annotators
+    if annotator is not None and known is not None and annotator not in known:
+        some = ", ".join(known[:3])
+        click.echo(
+            f"{annotator} is none of the {len(known)} annotators whom this policy has met ({some}, …); it is treated "
+            f"as a stranger",
+            err=True,
+        )
 
 
 def read_comparisons(path: Path) -> list[dict[str, str]]:

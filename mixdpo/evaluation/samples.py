@@ -99,9 +99,10 @@ def draw(name: str, policy: MixturePolicy, prompts: Prompts, settings: Candidate
         finished.append(ends)
         logps.append(policy.logps(prompts.texts, written.texts, ends).double().cpu().numpy())
         reference.append(policy.reference_logps(prompts.texts, written.texts, ends).double().cpu().numpy())
+    metadata = {"domain": prompts.domains} if "domain" in policy.weighting.columns else None
     return Samples(
         policy=name,
-        weights=policy.weights(prompts.texts).double().cpu().numpy(),
+        weights=policy.weights(prompts.texts, metadata=metadata).double().cpu().numpy(),
         completions=completions,
         finished=finished,
         logps=np.stack(logps, axis=1),

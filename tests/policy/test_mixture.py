@@ -4,14 +4,17 @@ import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from mixdpo.errors import ConfigError, DataError
+from mixdpo.errors import ConfigError, DataError, ModelError
 from mixdpo.policy import MixturePolicy
+from mixdpo.policy.gate_inputs import Categories, GateInputs
+from mixdpo.policy.weighting import Gate
 
 MakePolicy = Callable[..., MixturePolicy]
 PROMPTS = ["the cat", "a mat", "the cat"]
@@ -82,6 +85,70 @@ def test_without_comparisons_a_user_is_left_with_the_prior(make_policy: MakePoli
     with pytest.raises(DataError) as error:
         make_policy(gated=True).personalise([])
     assert "no comparisons, and this gate's prior depends on the prompt; use weights(prompts)" in str(error.value)
+
+
+def knowing(policy: MixturePolicy, columns: tuple[Any, ...] = (), prompt: int = 32) -> MixturePolicy:
+    """The same policy with a gate that knows ann and bob, moved away from uniform."""
+    inputs = GateInputs(prompt, columns, ("ann", "bob"))
+    policy.weighting = Gate(inputs, 3, 0, torch.Generator().manual_seed(0), embedding=4)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for part in policy.weighting.parameters():
+            part.add_(torch.randn(part.shape, generator=generator), alpha=0.3 if prompt else 1.0)
+    return policy
+
+
+def test_weights_are_those_of_the_annotator_who_asks(make_policy: MakePolicy) -> None:
+    policy = knowing(make_policy())
+    together = policy.weights(PROMPTS, ["ann", "bob", None])
+    for place, name in enumerate(["ann", "bob", "zoe"]):
+        close(together[place : place + 1], policy.weights(PROMPTS[place : place + 1], [name]))
+    close(policy.weights(PROMPTS), policy.weights(PROMPTS, ["zoe", "yan", "xia"]))
+    assert (together[0] - policy.weights(PROMPTS)[0]).abs().max() > 0.01
+
+
+def test_weights_are_those_of_the_metadata(make_policy: MakePolicy) -> None:
+    policy = knowing(make_policy(), (Categories("domain", ("book", "film")),), prompt=0)
+    found = policy.weights(["a mat"] * 3, metadata={"domain": ["film", "book", "opera"]})
+    close(found[2], policy.weights(["a mat"])[0])
+    assert (found[0] - found[1]).abs().max() > 0.01
+    with pytest.raises(DataError, match="metadata column domain: 1 values for 3 prompts; give one a prompt"):
+        policy.weights(PROMPTS, metadata={"domain": ["film"]})
+    with pytest.raises(DataError, match="annotators: 2 values for 3 prompts; give one a prompt"):
+        policy.weights(PROMPTS, ["ann", "bob"])
+    with pytest.raises(ConfigError, match="weights depend only on domain, not on age"):
+        policy.weights(PROMPTS, metadata={"age": [1, 2, 3]})
+
+
+def test_comparisons_add_to_what_is_known_of_an_annotator(make_policy: MakePolicy) -> None:
+    policy = knowing(make_policy())
+    comparisons = list(zip(PROMPTS, CHOSEN, REJECTED, strict=True))
+    evidence = F.logsigmoid(policy.margins(PROMPTS, CHOSEN, REJECTED)).sum(dim=0)
+    for who in ("ann", "zoe", None):
+        prior = policy.log_weights(PROMPTS, [who] * 3).mean(dim=0)
+        close(policy.personalise(comparisons, who), (prior + evidence).softmax(dim=-1))
+    with pytest.raises(ConfigError, match="weights do not depend on the annotator"):
+        make_policy().personalise(comparisons, "ann")
+
+
+def test_a_gate_on_annotators_alone_has_a_prior_for_each(make_policy: MakePolicy) -> None:
+    policy = knowing(make_policy(), prompt=0)
+    close(policy.personalise([], "ann"), policy.weights(["whatever"], ["ann"])[0])
+    close(policy.personalise([]), policy.weights(["whatever"])[0])
+
+
+def test_texts_are_written_by_the_expert_of_the_annotator_who_asks(make_policy: MakePolicy) -> None:
+    policy = knowing(make_policy(), (Categories("domain", ("book", "film")),), prompt=0)
+    people, domains = ["ann", "bob", "ann", None] * 2, ["film"] * 4 + ["book"] * 4
+    wanted = policy.weights(["a mat"] * 8, people, {"domain": domains}).argmax(dim=-1).tolist()
+    assert len(set(wanted)) > 1
+    found = policy.generate(["a mat"] * 8, None, people, "argmax", metadata={"domain": domains}, max_new_tokens=2)
+    assert found.experts == wanted
+
+
+def test_a_gate_on_the_features_of_another_base_is_refused(make_policy: MakePolicy) -> None:
+    with pytest.raises(ModelError, match="learned on prompt features of width 24 but those of this reference have 32"):
+        knowing(make_policy(), prompt=24).weights(PROMPTS)
 
 
 def test_a_comparison_that_lacks_a_part_is_refused(make_policy: MakePolicy) -> None:

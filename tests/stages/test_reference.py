@@ -13,8 +13,9 @@ from mixdpo.errors import DataError
 from mixdpo.files import read_json
 from mixdpo.layout import Layout
 from mixdpo.policy import MixturePolicy
+from mixdpo.policy.weighting import PriorWeights
 from mixdpo.stages import reference
-from mixdpo.stages.training_pairs import load_pairs
+from mixdpo.stages.training_pairs import load_context, load_pairs
 
 
 @pytest.fixture
@@ -29,14 +30,15 @@ def test_the_cache_holds_what_the_model_says(toy_params: Params, layout: Layout)
     assert reference.run(toy_params, layout) == [layout.reference, layout.metrics("reference")]
     pairs = read_table(layout.validated("preferences"), PREFERENCES).to_pylist()
     policy = MixturePolicy.from_causal_lm(layout.sft)
-    cached = load_pairs(toy_params, layout, policy.tokenizer, "test")
+    cached = load_pairs(toy_params, layout, policy.tokenizer, "test", PriorWeights.uniform(1))
+    features = load_context(toy_params, layout, "test").prompt_features()
     assert cached.ids == [pair["pair_id"] for pair in pairs]
     for place in (0, 7, len(pairs) - 1):
         pair = pairs[place]
         for side, found in (("chosen", cached.chosen_reference), ("rejected", cached.rejected_reference)):
             wanted = policy.reference_logps([pair["prompt"]], [pair[side]], [pair[f"{side}_finished"]])
             torch.testing.assert_close(found[place : place + 1], wanted, rtol=0, atol=1e-4)
-        torch.testing.assert_close(cached.features[place : place + 1], policy.prompt_features([pair["prompt"]]))
+        torch.testing.assert_close(features[place : place + 1], policy.prompt_features([pair["prompt"]]))
     people = [pair["annotator"] for pair in pairs]
     assert [people.index(name) for name in people] == [
         cached.annotators.tolist().index(code) for code in cached.annotators.tolist()
