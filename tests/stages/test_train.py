@@ -75,6 +75,21 @@ def test_a_policy_of_the_parameters_is_trained_and_measured(name: str, params: P
     assert not list((layout.root / ".mixdpo").rglob("*.safetensors"))
 
 
+def test_a_gate_meets_the_annotators_and_domains_of_training(params: Params, layout: Layout) -> None:
+    values = params.model_dump(mode="json", by_alias=True)
+    values["policies"]["moe"]["weights"] |= {
+        "annotators": {"width": 2, "unknown": 0.25},
+        "metadata": ["domain"],
+        "rest_steps": 0,
+    }
+    train.run(parse_params(values), layout, "moe")
+    policy = MixturePolicy.from_pretrained(layout.policy("moe"))
+    assert sorted(policy.weighting.annotators or ()) == ["test-0", "test-1", "test-2", "test-3"]
+    found = policy.weights(["This film"] * 3, ["test-0", "test-4", None], {"domain": ["movie", "movie", "book"]})
+    assert not torch.equal(found[0], found[1])  # test-4 only validates
+    assert not torch.equal(found[1], found[2])
+
+
 def test_the_saved_policy_is_the_trained_one(params: Params, layout: Layout) -> None:
     """Its margins on the validation pairs give the likelihood that training reported."""
     train.run(params, layout, "dpo")
