@@ -11,6 +11,20 @@ from torch.nn import Parameter
 from mixdpo.policy.experts import Experts
 
 
+@torch.no_grad()
+def perturb_others(experts: Experts, frozen: Sequence[int], scale: float, generator: torch.Generator) -> None:
+    """Break the symmetry with noise on all experts but the frozen ones."""
+    kept = [
+        (parameter, ... if place is None else place)
+        for expert in frozen
+        for parameter, place in experts.expert_parameters(expert)
+    ]
+    values = [parameter[place].clone() for parameter, place in kept]
+    experts.perturb(scale, generator)
+    for (parameter, place), value in zip(kept, values, strict=True):
+        parameter[place] = value
+
+
 class Frozen:
     """Keeps some experts exactly as they are.
 

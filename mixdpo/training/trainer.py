@@ -18,7 +18,7 @@ from mixdpo.training.batching import epoch_batches
 from mixdpo.training.checkpoint import load_checkpoint, save_checkpoint
 from mixdpo.training.estep import EStep
 from mixdpo.training.figures import step_figures
-from mixdpo.training.freezing import Frozen
+from mixdpo.training.freezing import Frozen, perturb_others
 from mixdpo.training.health import Finding, diagnose
 from mixdpo.training.mixture import Mixture, forward
 from mixdpo.training.mstep import closed_form_updates, m_step_loss
@@ -149,10 +149,10 @@ class _Run:
         self.by_annotator = policy.latent == "annotator"
         # no dropout: the policy's log-probs must be those that the reference and the evaluation see
         self.mixture = mixture.to(setup.device).eval()
-        self.frozen = Frozen(mixture.experts, policy.frozen)
         if policy.symmetry.kind == "noise" and experts > 1:
-            mixture.experts.perturb(policy.symmetry.scale, torch.Generator().manual_seed(setup.seed))
-            self.frozen.restore()
+            noise = torch.Generator().manual_seed(setup.seed)
+            perturb_others(mixture.experts, policy.frozen, policy.symmetry.scale, noise)
+        self.frozen = Frozen(mixture.experts, policy.frozen)
         self.estep = EStep(policy, settings.tempering, train, experts, settings.batch_pairs, setup.seed)
         self.estep.to(setup.device)
         self.reseeder = Reseeder(policy.reseed, experts).to(setup.device) if policy.reseed else None
@@ -168,7 +168,6 @@ class _Run:
         groups = [
             {"params": parameters, "lr": rate}
             for parameters, rate in zip(self.parameters.values(), rates, strict=True)
-            if parameters
         ]
         self.optimizer = adamw(groups, settings.weight_decay)
         self.batches = [
@@ -192,7 +191,8 @@ class _Run:
         if not math.isfinite(log["loss"]):
             self._refuse("loss", step, places, result.margins)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        if loss.requires_grad:  # all experts may be frozen and the weights in closed form
+            loss.backward()
         log |= self._clip(step, places, result.margins)
         self.optimizer.step()
         self.frozen.restore()

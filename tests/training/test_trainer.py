@@ -102,6 +102,37 @@ class Killed(BaseException):
     """What no handler in the program catches."""
 
 
+def kill_and_resume(
+    die_at: int, train: Make, task: Any, work: Path, monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> tuple[Any, list[int]]:
+    """The resumed run, and the steps that it took."""
+    step = trainer._Run.step
+    taken: list[int] = []
+
+    def dying(run: Any, number: int) -> Any:
+        if number == die_at:
+            raise Killed
+        return step(run, number)
+
+    def counting(run: Any, number: int) -> Any:
+        taken.append(number)
+        return step(run, number)
+
+    monkeypatch.setattr(trainer._Run, "step", dying)
+    with pytest.raises(Killed):
+        train(task, task, 2, checkpoint=work, **options)
+    monkeypatch.setattr(trainer._Run, "step", counting)
+    return train(task, task, 2, checkpoint=work, **options), taken
+
+
+def assert_same_run(resumed: Any, whole: Any) -> None:
+    assert resumed.result == whole.result
+    for part in ("experts", "weighting", "likelihood"):
+        wanted = getattr(whole, part).state_dict()
+        for name, tensor in getattr(resumed, part).state_dict().items():
+            assert torch.equal(tensor, wanted[name]), name
+
+
 @pytest.mark.parametrize("weights", [GLOBAL, GATE], ids=["global", "gate"])
 @pytest.mark.parametrize("architecture", [TRAINABLE, {"kind": "independent"}], ids=["shared", "independent"])
 @pytest.mark.parametrize("die_at", [3, 7])
@@ -126,28 +157,47 @@ def test_a_killed_run_goes_on_to_the_same_end_bit_for_bit(
         "checkpoint_every": 2,
     }
     whole = train(task, task, 2, **options)
-    step = trainer._Run.step
-    taken: list[int] = []
-
-    def dying(run: Any, number: int) -> Any:
-        if number == die_at:
-            raise Killed
-        return step(run, number)
-
-    def counting(run: Any, number: int) -> Any:
-        taken.append(number)
-        return step(run, number)
-
-    monkeypatch.setattr(trainer._Run, "step", dying)
-    with pytest.raises(Killed):
-        train(task, task, 2, checkpoint=tmp_path / "work", **options)
-    monkeypatch.setattr(trainer._Run, "step", counting)
-    resumed = train(task, task, 2, checkpoint=tmp_path / "work", **options)
+    resumed, taken = kill_and_resume(die_at, train, task, tmp_path / "work", monkeypatch, **options)
     assert taken[0] == die_at - die_at % 2  # the last checkpoint before the kill, and no work before it is repeated
-    assert resumed.result.history == whole.result.history
-    for part, wanted in ((resumed.experts, whole.experts), (resumed.weighting, whole.weighting)):
-        for name, tensor in part.state_dict().items():
-            assert torch.equal(tensor, wanted.state_dict()[name]), name
+    assert_same_run(resumed, whole)
+
+
+# everything that has a state of its own, all at once
+EVERYTHING = {
+    "weights": GATE
+    | {
+        "annotators": {"width": 3, "unknown": 0.1},
+        "metadata": ["domain"],
+        "balance": {"strength": 0.1, "steps": 5},
+        "floor": 0.1,
+    },
+    "noise": {"kind": "learned", "epsilon": 0.1},
+    "betas": [0.5, 0.4],
+    "margins": "token",
+    "nll": 0.05,
+    "carry": 0.9,
+    "relaxation": {"straight_through": False, "start": 2.0, "floor": 0.2, "steps": 5, "shape": "exponential"},
+    "sparsity": {"top": 1, "by": "responsibilities"},
+    "reseed": {"usage": 0.49, "patience": 1, "steps": 2},
+    "symmetry": NOISE,
+}
+
+
+@pytest.mark.parametrize("die_at", [3, 7])
+def test_a_killed_run_with_all_options_on_goes_on_bit_for_bit(
+    die_at: int, make_task: Make, train: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task([4, 4], each=10)  # annotators larger than a batch, so that evidence is carried, too
+    options = EVERYTHING | {
+        "tempering": {"start": 2.0, "steps": 6, "shape": "exponential"},
+        "batch_pairs": 8,
+        "evaluate_every": 3,
+        "checkpoint_every": 2,
+    }
+    whole = train(task, task, 2, **options)
+    assert sum(row["reseeded"] for row in whole.result.history) > 0
+    resumed, _ = kill_and_resume(die_at, train, task, tmp_path / "work", monkeypatch, **options)
+    assert_same_run(resumed, whole)
 
 
 def test_a_reference_that_is_not_finite_stops_the_run_with_step_and_pairs(make_task: Make, train: Make) -> None:
