@@ -129,8 +129,8 @@ def _tell_strangers(mixture: MixturePolicy, annotator: str | None) -> None:
     if annotator is not None and known is not None and annotator not in known:
         some = ", ".join(known[:3])
         click.echo(
-            f"{annotator} is none of the {len(known)} annotators whom this policy has met (such as {some}); it is treated "
-            f"as a stranger",
+            f"{annotator} is none of the {len(known)} annotators whom this policy has met (such as {some}); "
+            f"it is treated as a stranger",
             err=True,
         )
 
