@@ -51,7 +51,7 @@ class Samples:
         weights: (R, K) mixing weights for each row's prompt.
         completions, finished: one list of R for each expert.
         logps: (R, K, K): [r, k, j] is log π_j of what expert k wrote, nats.
-        reference_logps: (R, K): log ρ of what expert k wrote, nats.
+        reference_logps: (R, K): log ρ of what expert k wrote, nats; of its own ρ where each expert has one.
         scores: role → dimension → (R, K), filled in once the reward models have read them.
     """
 
@@ -98,7 +98,9 @@ def draw(name: str, policy: MixturePolicy, prompts: Prompts, settings: Candidate
         completions.append(written.texts)
         finished.append(ends)
         logps.append(policy.logps(prompts.texts, written.texts, ends).double().cpu().numpy())
-        reference.append(policy.reference_logps(prompts.texts, written.texts, ends).double().cpu().numpy())
+        under_reference = policy.reference_logps(prompts.texts, written.texts, ends)
+        own = under_reference if under_reference.dim() == 1 else under_reference[:, expert]
+        reference.append(own.double().cpu().numpy())
     metadata = {"domain": prompts.domains} if "domain" in policy.weighting.columns else None
     return Samples(
         policy=name,

@@ -79,7 +79,7 @@ def reference_models(sources: Sequence[str | Path], tokenizer: PreTrainedTokeniz
     references = []
     for source in sources:
         model, its_own = load_causal_lm(source)
-        if difference := _difference(tokenizer, its_own):
+        if difference := tokenizer_difference(tokenizer, its_own):
             raise ModelError(
                 f"reference {source}: its tokenizer has {difference}; a mixture compares and writes the same tokens: "
                 f"name references with the tokenizer of the SFT policy"
@@ -128,7 +128,7 @@ def new_experts(
     return IndependentExperts(members)
 
 
-def _difference(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> str | None:
+def tokenizer_difference(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> str | None:
     """How two tokenizers differ in the tokens that they make of a text, if they do."""
     if len(one) != len(other):
         return f"{len(other)} tokens, not {len(one)}"

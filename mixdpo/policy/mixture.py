@@ -16,14 +16,8 @@ from mixdpo.objective.sparsity import top_experts
 from mixdpo.policy.context import Context
 from mixdpo.policy.experts import Experts
 from mixdpo.policy.likelihood import Likelihood
-from mixdpo.policy.tokens import (
-    TokenRow,
-    encode_prompts,
-    encode_rows,
-    length_sorted_batches,
-    pad,
-    refuse_longer,
-)
+from mixdpo.policy.scoring import prompt_features, score_rows
+from mixdpo.policy.tokens import TokenRow, encode_prompts, encode_rows
 from mixdpo.policy.weighting import PriorWeights, Weighting
 
 if TYPE_CHECKING:
@@ -32,9 +26,6 @@ if TYPE_CHECKING:
     from mixdpo.policy.sampling import Generations
 
 Comparison = tuple[str, str, str] | Mapping[str, str]
-
-# padded tokens of one forward pass outside training
-BATCH_TOKENS = 8192
 
 
 class MixturePolicy(nn.Module):
@@ -154,12 +145,8 @@ class MixturePolicy(nn.Module):
         chosen_tokens, rejected_tokens = (
             torch.tensor([len(row.completion) for row in rows], device=self.device) for rows in sides
         )
-        return self.likelihood.margins(
-            *(self._score(self.expert_models, rows) for rows in sides),
-            *(self._score(self.reference, rows) for rows in sides),
-            chosen_tokens,
-            rejected_tokens,
-        )
+        logps = [self._score(models, rows) for models in (self.expert_models, self.reference) for rows in sides]
+        return self.likelihood.margins(logps[0], logps[1], logps[2], logps[3], chosen_tokens, rejected_tokens)
 
     def preference_logits(
         self,
@@ -178,13 +165,7 @@ class MixturePolicy(nn.Module):
     def prompt_features(self, prompts: Sequence[str]) -> Tensor:
         """Mean embedding and mean state of each prompt under the frozen reference: (prompts, 2·width), float32."""
         rows = [TokenRow(ids, []) for ids in encode_prompts(self.tokenizer, prompts)]
-        refuse_longer(rows, self.reference.context)
-        features: list[tuple[list[int], Tensor]] = []
-        with torch.inference_mode(), self.autocast():
-            for places in length_sorted_batches([len(row) for row in rows], BATCH_TOKENS):
-                batch = pad([rows[place] for place in places], self.device)
-                features.append((places, self.reference.prompt_features(batch)))
-        return _in_order(features, len(rows))
+        return prompt_features(self.reference, rows, self.precision)
 
     def log_weights(
         self,
@@ -299,23 +280,7 @@ class MixturePolicy(nn.Module):
         return export_expert(self, expert, Path(directory))
 
     def _score(self, models: Experts, rows: Sequence[TokenRow]) -> Tensor:
-        refuse_longer(rows, self.reference.context)
-        scores: list[tuple[list[int], Tensor]] = []
-        with torch.inference_mode(), self.autocast():
-            for places in length_sorted_batches([len(row) for row in rows], BATCH_TOKENS):
-                batch = pad([rows[place] for place in places], self.device)
-                scores.append((places, models(batch)))
-        return _in_order(scores, len(rows))
-
-
-def _in_order(parts: list[tuple[list[int], Tensor]], rows: int) -> Tensor:
-    """Put batch results back into the order in which the rows were given."""
-    if not parts:
-        raise DataError("there are no rows to score; give at least one prompt")
-    result = parts[0][1].new_empty((rows, parts[0][1].shape[-1]))
-    for places, values in parts:
-        result[torch.tensor(places, device=values.device)] = values
-    return result
+        return score_rows(models, rows, self.precision)
 
 
 def as_triple(comparison: Comparison) -> tuple[str, str, str]:

@@ -1,18 +1,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from mixdpo.errors import ConfigError, ModelError
 from mixdpo.policy import MixturePolicy
+from mixdpo.policy.experts import IndependentExperts
+from mixdpo.policy.gate_inputs import GateInputs
+from mixdpo.policy.likelihood import Likelihood
+from mixdpo.policy.loading import experts_of, frozen_reference
+from mixdpo.policy.tokens import TokenRow, encode_prompts, encode_rows, pad
+from mixdpo.policy.weighting import Gate
 
 MakePolicy = Callable[..., MixturePolicy]
+MakeModel = Callable[..., PreTrainedModel]
 PROMPTS, COMPLETIONS = ["the cat", "a mat", "the dog"], [" sat on it", "", " did not like the cat"]
 close = torch.testing.assert_close
 
@@ -27,7 +35,7 @@ def everything(policy: MixturePolicy) -> tuple[torch.Tensor, ...]:
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama"])
-@pytest.mark.parametrize("kind", ["linear", "lowrank", "lowrank-trainable", "independent"])
+@pytest.mark.parametrize("kind", ["linear", "lowrank", "lowrank-trainable", "lora", "independent", "independent-lora"])
 @pytest.mark.parametrize("gated", [False, True])
 def test_what_is_saved_loads_to_the_same_log_probs(
     kind: str, architecture: str, gated: bool, make_policy: MakePolicy, tmp_path: Path
@@ -109,7 +117,7 @@ def test_a_description_that_cannot_be_read_is_refused(saved: Path) -> None:
     change_description(saved, lambda about: about.pop("likelihood"))
     assert refusal(saved) == f"{saved}/mixture.json lacks likelihood; pull or train the mixture again"
     change_description(saved, lambda about: about.update(schema=99))
-    assert "has schema 99, this mixdpo reads 1; use a matching mixdpo" in refusal(saved)
+    assert "has schema 99, this mixdpo reads 2; use a matching mixdpo" in refusal(saved)
     (saved / "mixture.json").write_text("{")
     assert "mixture.json is not JSON" in refusal(saved)
 
@@ -137,3 +145,54 @@ def test_a_damaged_file_is_refused(saved: Path) -> None:
     file = saved / "expert-0.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
     assert "its files do not fit its mixture.json" in refusal(saved)
+
+
+@pytest.fixture
+def of_own_references(make_model: MakeModel, tokenizer: PreTrainedTokenizerBase) -> MixturePolicy:
+    """Two experts, each started from a reference of its own and then moved; the two are of different families."""
+    references = IndependentExperts(
+        [frozen_reference(make_model("gpt2", seed=1)), frozen_reference(make_model("llama", seed=2))]
+    )
+    experts = experts_of(references)
+    with torch.no_grad():
+        for part in experts.parameters():
+            part.mul_(1.1)
+    description = {"architecture": {"kind": "independent", "lora": None}}
+    weighting = Gate(GateInputs(2 * 16), 2, 0)
+    return MixturePolicy(experts, weighting, references, tokenizer, Likelihood([0.5, 0.25]), "annotator", description)
+
+
+def test_references_of_each_experts_own_are_saved_and_loaded(of_own_references: MixturePolicy, tmp_path: Path) -> None:
+    policy = of_own_references
+    directory = policy.save_pretrained(tmp_path / "mixture")
+    assert (directory / "reference" / "model.safetensors").is_file()
+    assert (directory / "reference-1" / "model.safetensors").is_file()
+    loaded = MixturePolicy.from_pretrained(directory)
+    for found, wanted in zip(everything(loaded), everything(policy), strict=True):
+        close(found, wanted, rtol=0, atol=0)
+    assert not any(part.requires_grad for part in loaded.reference.parameters())
+    assert all(part.requires_grad for part in loaded.expert_models.parameters())
+    plain = AutoModelForCausalLM.from_pretrained(policy.export_expert(1, tmp_path / "expert"))
+    assert plain.config.model_type == "llama"
+
+
+@torch.no_grad()
+def test_each_expert_is_measured_against_its_own_reference(of_own_references: MixturePolicy) -> None:
+    policy = of_own_references
+    chosen, rejected = COMPLETIONS, COMPLETIONS[::-1]
+    change = [policy.logps(PROMPTS, side) - policy.reference_logps(PROMPTS, side) for side in (chosen, rejected)]
+    close(policy.margins(PROMPTS, chosen, rejected), torch.tensor([0.5, 0.25]) * (change[0] - change[1]))
+    alone = [
+        policy.reference.select([expert])(pad(encode_rows(policy.tokenizer, PROMPTS, chosen)))[:, 0]
+        for expert in range(2)
+    ]
+    close(policy.reference_logps(PROMPTS, chosen), torch.stack(alone, dim=-1))
+    first = next(policy.reference.models())[0]
+    rows = [TokenRow(ids, []) for ids in encode_prompts(policy.tokenizer, PROMPTS)]
+    close(policy.prompt_features(PROMPTS), first.prompt_features(pad(rows)))
+
+
+def test_a_reference_that_is_missing_is_refused(of_own_references: MixturePolicy, tmp_path: Path) -> None:
+    directory = of_own_references.save_pretrained(tmp_path / "mixture")
+    shutil.rmtree(directory / "reference-1")
+    assert "mixture/reference-1' (revision None)" in refusal(directory)

@@ -1,0 +1,46 @@
+"""Many rows under some models, outside training: longest first, in batches of a bounded number of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from mixdpo.errors import DataError
+from mixdpo.policy.experts import Experts
+from mixdpo.policy.tokens import TokenBatch, TokenRow, length_sorted_batches, pad, refuse_longer
+
+# padded tokens of one forward pass
+BATCH_TOKENS = 8192
+
+
+def score_rows(models: Experts, rows: Sequence[TokenRow], precision: torch.dtype = torch.float32) -> Tensor:
+    """log π_k(y|x) of each row under each model: (rows, experts), float32, nats.
+
+    Raises:
+        DataError: there are no rows, or one is longer than the models read.
+    """
+    return _in_batches(models, models, rows, precision)
+
+
+def prompt_features(models: Experts, rows: Sequence[TokenRow], precision: torch.dtype = torch.float32) -> Tensor:
+    """What a gate sees of each row under the first model: (rows, 2·width), float32. Raises as `score_rows`."""
+    return _in_batches(models, models.prompt_features, rows, precision)
+
+
+@torch.inference_mode()
+def _in_batches(
+    models: Experts, run: Callable[[TokenBatch], Tensor], rows: Sequence[TokenRow], precision: torch.dtype
+) -> Tensor:
+    """What `run` gives for each row, in the order of the rows."""
+    if not rows:
+        raise DataError("there are no rows to score; give at least one prompt")
+    refuse_longer(rows, models.context)
+    device = next(models.parameters()).device
+    order, parts = [], []
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
+        for places in length_sorted_batches([len(row) for row in rows], BATCH_TOKENS):
+            order += places
+            parts.append(run(pad([rows[place] for place in places], device)))
+    return torch.cat(parts)[torch.tensor(order, device=device).argsort()]
