@@ -1,4 +1,4 @@
-"""How people name a version (`reviews`, `reviews@staging`, `reviews@v3`, `reviews@sha256:4f2c…`) or one expert of it."""
+"""How people name a version (`reviews`, `reviews@staging`, `reviews@v3`, `reviews@sha256:4f2c…`), or one expert."""
 
 from __future__ import annotations
 

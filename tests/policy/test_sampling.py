@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mixdpo.errors import ConfigError
 from mixdpo.policy import MixturePolicy
-from mixdpo.policy.sampling import _inverse_cdf
+from mixdpo.policy.decoding import inverse_cdf
 
 MakePolicy = Callable[..., MixturePolicy]
 PROMPTS = ["the cat", "a", "the dog did not like", "the mat and the cat sat", "it"]
@@ -95,6 +95,116 @@ def test_sequences_are_written_by_experts_drawn_from_the_weights(make_policy: Ma
     assert policy.generate(PROMPTS, mode="token", max_new_tokens=1).experts == [-1] * 5
 
 
+def expected_tokens(
+    policy: MixturePolicy, log_weights: torch.Tensor, temperature: float, top_p: float
+) -> dict[tuple[str, bool], float]:
+    """Probabilities of all texts of two letters after "ab" in mode `token`, from the experts' log-probs alone."""
+    first, ends = ["", "a", "b", "c"], [True, False, False, False]
+
+    def nucleus(log_probs: torch.Tensor) -> torch.Tensor:
+        probs = torch.softmax(log_probs / temperature, dim=-1)
+        before = torch.stack([probs[probs > each].sum() for each in probs])
+        kept = torch.where(before < top_p, probs, 0.0)
+        return kept / kept.sum()
+
+    found: dict[tuple[str, bool], float] = {}
+    one = policy.logps(["ab"] * 4, first, ends)  # (tokens, experts)
+    for probability, text, end, logps in zip(
+        nucleus(torch.logsumexp(log_weights + one, -1)), first, ends, one, strict=True
+    ):
+        if end:
+            found[text, True] = probability.item()
+            continue
+        shares = torch.log_softmax(log_weights + logps, dim=-1)  # of the experts, untouched
+        two = policy.logps(["ab" + text] * 4, first, ends)
+        for second, letter, over in zip(nucleus(torch.logsumexp(shares + two, -1)), first, ends, strict=True):
+            found[text + letter, over] = (probability * second).item()
+    return found
+
+
+def distance(found: Counter[tuple[str, bool]], expected: dict[tuple[str, bool], float]) -> float:
+    """Pearson's statistic over texts expected often enough, divided by their number: 1 on average."""
+    draws = found.total()
+    assert not {key for key, count in found.items() if count and not expected.get(key)}
+    often = {key: p * draws for key, p in expected.items() if p * draws > 5}
+    return sum((found[key] - mean) ** 2 / mean for key, mean in often.items()) / len(often)
+
+
+@pytest.mark.parametrize("kind", ["linear", "independent"])
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.6, 1.0), (1.5, 0.7)])
+def test_token_mode_changes_the_mixtures_own_distribution(
+    temperature: float, top_p: float, kind: str, make_policy: MakePolicy, letters: PreTrainedTokenizerBase
+) -> None:
+    policy = make_policy(kind, tokenizer=letters, weights=[0.5, 0.3, 0.2])
+    written = policy.generate(
+        ["ab"] * 10000, mode="token", max_new_tokens=2, temperature=temperature, top_p=top_p, seed=1, batch=10000
+    )
+    counts = Counter(zip(written.texts, written.finished, strict=True))
+    expected = expected_tokens(policy, policy.log_weights(["ab"])[0], temperature, top_p)
+    assert sum(expected.values()) == pytest.approx(1)
+    assert distance(counts, expected) < 2
+
+
+@pytest.mark.parametrize("kind", ["linear", "independent"])
+@pytest.mark.parametrize("mode", ["sequence", "token"])
+def test_the_strongest_experts_alone_are_the_mixture_of_them(
+    mode: str, kind: str, make_policy: MakePolicy, letters: PreTrainedTokenizerBase
+) -> None:
+    policy = make_policy(kind, tokenizer=letters, weights=[0.3, 0.2, 0.5])
+    texts, finished = completions(3)
+    logps = policy.logps(["ab"] * len(texts), texts, finished)
+    probs = (torch.tensor([3 / 8, 0, 5 / 8]) * logps.exp()).sum(dim=-1)
+    torch.testing.assert_close(policy.mixture_logps(["ab"] * len(texts), texts, finished, top=2), probs.log())
+    torch.testing.assert_close(probs.sum(), torch.tensor(1.0))
+    written = policy.generate(["ab"] * 4000, mode=mode, top=2, max_new_tokens=3, batch=4000)
+    expected = dict(zip(zip(texts, finished, strict=True), probs.tolist(), strict=True))
+    assert distance(Counter(zip(written.texts, written.finished, strict=True)), expected) < 1.7
+    assert written.dropped == pytest.approx([0.2] * 4000)
+    assert set(written.experts) == ({-1} if mode == "token" else {0, 2})
+
+
+def rows_of_weights() -> torch.Tensor:
+    """(prompts, experts), as a gate would give them."""
+    return torch.softmax(2 * torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), dim=-1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mode", ["sequence", "token", "argmax"])
+def test_the_strongest_differ_by_prompt(mode: str, kind: str, make_policy: MakePolicy) -> None:
+    policy = make_policy(kind)
+    weights = rows_of_weights()
+    strongest = policy.generate(PROMPTS, mode=mode, weights=weights, top=2, max_new_tokens=8)
+    assert len(set(weights.argmin(dim=-1).tolist())) > 1
+    assert strongest.dropped == pytest.approx(weights.amin(dim=-1).tolist())
+    # a row is written as if the strongest had been all there is, whichever others are in its batch
+    renormalised = weights.masked_fill(weights == weights.amin(dim=-1, keepdim=True), 0.0)
+    alone = policy.generate(PROMPTS, mode=mode, weights=renormalised, max_new_tokens=8)
+    assert alone[:3] == strongest[:3]
+    assert policy.generate(PROMPTS, mode=mode, weights=weights, top=2, max_new_tokens=8, batch=1) == strongest
+
+
+@pytest.mark.parametrize("mode", ["sequence", "token", "argmax"])
+def test_all_experts_are_no_restriction(mode: str, make_policy: MakePolicy) -> None:
+    policy = make_policy("independent")
+    dense = policy.generate(PROMPTS, mode=mode, weights=rows_of_weights(), max_new_tokens=8)
+    assert policy.generate(PROMPTS, mode=mode, weights=rows_of_weights(), top=3, max_new_tokens=8) == dense
+    assert dense.dropped == [0.0] * len(PROMPTS)
+    texts, finished = dense.texts, dense.finished
+    assert torch.equal(
+        policy.mixture_logps(PROMPTS, texts, finished, top=3), policy.mixture_logps(PROMPTS, texts, finished)
+    )
+
+
+@pytest.mark.parametrize("mode", ["sequence", "token"])
+def test_an_expert_that_no_prompt_wants_never_runs(mode: str, make_policy: MakePolicy) -> None:
+    policy = make_policy("independent", weights=[0.6, 0.1, 0.3])
+    ran = []
+    for expert, (model, _) in enumerate(policy.expert_models.models()):
+        model.trunk.register_forward_hook(lambda *_, expert=expert: ran.append(expert))
+    policy.generate(PROMPTS * 4, mode=mode, top=2, max_new_tokens=4)
+    assert set(ran) == {0, 2}
+
+
 def test_given_weights_stand_in_for_the_policys_own(make_policy: MakePolicy) -> None:
     policy = make_policy()
     only = policy.generate(PROMPTS, expert=2, max_new_tokens=5)
@@ -142,12 +252,12 @@ def test_a_lower_temperature_writes_likelier_texts(make_policy: MakePolicy) -> N
 def test_no_uniform_number_draws_what_has_no_probability() -> None:
     probs = torch.tensor([[0.0, 0.3, 0.0, 0.7, 0.0]])
     uniforms = torch.tensor([0.0, 0.29999, 0.30001, 1.0 - 2**-53], dtype=torch.float64)
-    drawn = _inverse_cdf(probs.expand(4, -1), uniforms)
+    drawn = inverse_cdf(probs.expand(4, -1), uniforms)
     assert drawn.tolist() == [1, 1, 3, 3]
 
 
 def test_no_prompts_give_no_texts(make_policy: MakePolicy) -> None:
-    assert make_policy().generate([]) == ([], [], [])
+    assert make_policy().generate([]) == ([], [], [], [])
 
 
 def test_what_cannot_be_generated_is_refused(make_policy: MakePolicy) -> None:
@@ -160,6 +270,8 @@ def test_what_cannot_be_generated_is_refused(make_policy: MakePolicy) -> None:
         policy.generate(PROMPTS, weights=torch.ones(2))
     with pytest.raises(ConfigError, match="2 rows of weights for 5 prompts; give one row a prompt, or one for all"):
         policy.generate(PROMPTS, weights=torch.ones(2, 3))
+    with pytest.raises(ConfigError, match="top is 4, but there are 3 experts; give 1 to 3"):
+        policy.generate(PROMPTS, top=4)
     for bad in ([-1.0, 1.0, 1.0], [0.0, 0.0, 0.0], [float("nan"), 1.0, 1.0]):
         with pytest.raises(ConfigError, match="weights must be at least 0 and sum to more than 0; give shares"):
             policy.generate(PROMPTS, weights=torch.tensor(bad))
