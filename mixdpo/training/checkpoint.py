@@ -19,8 +19,12 @@ from mixdpo.files import replacing, write_json
 
 
 def save_checkpoint(directory: Path, module: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Write parameters, buffers, optimiser moments and `state` (JSON), whole or not at all."""
-    tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items()}
+    """Write what learns, buffers, optimiser moments and `state` (JSON), whole or not at all.
+
+    Frozen parameters stay out: they are as the run's inputs make them, and adapters may be few beside a large base.
+    """
+    frozen = _frozen(module)
+    tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items() if name not in frozen}
     for index, moments in optimizer.state_dict()["state"].items():
         for name, value in moments.items():
             tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
@@ -33,17 +37,29 @@ def save_checkpoint(directory: Path, module: nn.Module, optimizer: Optimizer, st
         write_json(target / "state.json", state)
 
 
-def load_checkpoint(directory: Path, module: nn.Module, optimizer: Optimizer) -> dict[str, Any] | None:
-    """Restore what `save_checkpoint` wrote into module and optimiser; None where there is none."""
-    if not (directory / "state.json").is_file():
+def read_state(directory: Path) -> dict[str, Any] | None:
+    """The `state` of a checkpoint; None where there is none."""
+    path = directory / "state.json"
+    if not path.is_file():
         return None
+    state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return state
+
+
+def load_checkpoint(directory: Path, module: nn.Module, optimizer: Optimizer) -> None:
+    """Restore what `save_checkpoint` wrote into module and optimiser."""
     tensors = load_file(directory / "tensors.safetensors")
-    module.load_state_dict({n.removeprefix("module."): t for n, t in tensors.items() if n.startswith("module.")})
+    kept = {name: tensor for name, tensor in module.state_dict().items() if name in _frozen(module)}
+    saved = {n.removeprefix("module."): t for n, t in tensors.items() if n.startswith("module.")}
+    module.load_state_dict(kept | saved)
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
             _, index, moment = name.split(".", 2)
             moments.setdefault(int(index), {})[moment] = tensor
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
-    state: dict[str, Any] = json.loads((directory / "state.json").read_text(encoding="utf-8"))
-    return state
+
+
+def _frozen(module: nn.Module) -> set[str]:
+    # by every name that a shared parameter has
+    return {name for name, part in module.named_parameters(remove_duplicate=False) if not part.requires_grad}

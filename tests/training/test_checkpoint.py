@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from mixdpo.training import checkpoint
@@ -36,6 +37,21 @@ def test_parameters_and_moments_come_back(tmp_path: Path) -> None:
     learn(other, its_optimizer, 3)
     for one, two in zip(module.parameters(), other.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+def test_what_is_frozen_is_neither_written_nor_changed(tmp_path: Path) -> None:
+    module, optimizer = learner(0)
+    module[0].requires_grad_(False)
+    learn(module, optimizer, 1)
+    save_checkpoint(tmp_path / "work", module, optimizer, {})
+    other, its_optimizer = learner(1)
+    other[0].requires_grad_(False)
+    before = other[0].weight.clone()
+    load_checkpoint(tmp_path / "work", other, its_optimizer)
+    assert torch.equal(other[0].weight, before)
+    assert torch.equal(other[1].weight, module[1].weight)
+    names = load_file(tmp_path / "work" / "tensors.safetensors").keys()
+    assert {name for name in names if name.startswith("module.")} == {"module.1.weight", "module.1.bias"}
 
 
 def test_nothing_there_starts_afresh(tmp_path: Path) -> None:
