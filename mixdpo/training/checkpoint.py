@@ -46,8 +46,11 @@ def read_state(directory: Path) -> dict[str, Any] | None:
     return state
 
 
-def load_checkpoint(directory: Path, module: nn.Module, optimizer: Optimizer) -> None:
-    """Restore what `save_checkpoint` wrote into module and optimiser."""
+def load_checkpoint(directory: Path, module: nn.Module, optimizer: Optimizer) -> dict[str, Any] | None:
+    """Restore what `save_checkpoint` wrote into module and optimiser; its `state`, or None where there is nothing."""
+    state = read_state(directory)
+    if state is None:
+        return None
     tensors = load_file(directory / "tensors.safetensors")
     kept = {name: tensor for name, tensor in module.state_dict().items() if name in _frozen(module)}
     saved = {n.removeprefix("module."): t for n, t in tensors.items() if n.startswith("module.")}
@@ -58,6 +61,7 @@ def load_checkpoint(directory: Path, module: nn.Module, optimizer: Optimizer) ->
             _, index, moment = name.split(".", 2)
             moments.setdefault(int(index), {})[moment] = tensor
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    return state
 
 
 def _frozen(module: nn.Module) -> set[str]:
