@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from mixdpo.config.architecture import Architecture
 from mixdpo.config.base import Count, Fraction, Natural, NonNegative, Positive, Section
 from mixdpo.config.estep import Anchors, Gumbel, LabelNoise, Sparsity, Symmetry, Tempering
 from mixdpo.config.weights import DomainWeights, FixedWeights, GateWeights, GlobalWeights, Weights
+from mixdpo.errors import RegistryError
+from mixdpo.registry.reference import parse_reference, split_expert
 
 
 class Reseed(Section):
@@ -21,6 +23,16 @@ class Reseed(Section):
     steps: Count  # for how many steps it is handed the worst explained annotators (or pairs)
 
 
+class Starts(Section):
+    """Begin several times, each with its own seed, and go on with the start that explains validation pairs best.
+
+    EM ends in the nearest optimum: two tastes may share an expert while another expert has none.
+    """
+
+    number: Annotated[int, Field(ge=2)]
+    steps: Count  # after which the starts are compared
+
+
 class Growth(Section):
     """Let held-out evidence choose K: split an expert, train on, keep the split where validation gains by it."""
 
@@ -28,6 +40,37 @@ class Growth(Section):
     steps: Count  # of training after each split, before it is judged
     gain: NonNegative  # nats a validation pair by which a split must pay
     prune: Fraction  # experts with less mean responsibility than this are removed at the end
+
+
+def _stays(text: str) -> str:
+    """A version's name must mean the same version at every run; what has no @ is a directory below `inputs`."""
+    whole, _ = split_expert(text)
+    if "@" not in whole:
+        return text
+    try:
+        fixed = parse_reference(whole).fixed
+    except RegistryError as error:
+        raise ValueError(str(error)) from None
+    if not fixed:
+        raise ValueError(
+            f"{text} means another version whenever the alias moves; name the version, as in reviews@v3 (`mixdpo list` "
+            f"shows them; `python -m flows.retrain --warm-start {whole}` writes it)"
+        )
+    return text
+
+
+Start = Annotated[str, Field(min_length=1), AfterValidator(_stays)]
+
+# what training/health.py can find
+Finding = Literal[
+    "dead-expert",
+    "early-sharpening",
+    "expert-collapse",
+    "identical-experts",
+    "likelihood-displacement",
+    "posterior-collapse",
+    "worse-than-chance",
+]
 
 
 class Policy(Section):
@@ -45,10 +88,13 @@ class Policy(Section):
     relaxation: Gumbel | None = None
     sparsity: Sparsity | None = None
     nll: NonNegative = 0.0  # weight of -log pi_k(chosen) a token, against likelihood displacement
+    starts: Starts | None = None
     reseed: Reseed | None = None
     growth: Growth | None = None
     references: tuple[str, ...] | None = None  # one causal LM an expert, below `inputs`; none given: the SFT policy
-    start: tuple[str, ...] = ()  # mixtures (name@v3) or experts of one (name@v3/expert-1) to start from, in order
+    # experts to start from, in order: those of a version (name@v3) or one (name@v3/expert-1), or of a mixture's
+    # directory below `inputs`; experts beyond them start from the SFT policy
+    start: tuple[Start, ...] = ()
     frozen: tuple[Natural, ...] = ()  # experts that stay as they start
 
     @model_validator(mode="after")
@@ -83,6 +129,10 @@ def _contradictions(policy: Policy) -> Iterator[str]:
         yield "all experts are frozen and the weights do not learn; there is nothing to train"
     if policy.frozen and policy.architecture.kind == "shared" and policy.architecture.trunk != "frozen":
         yield f"frozen experts over a {policy.architecture.trunk} trunk would change with it; use trunk: frozen"
+    if policy.start and policy.references is not None:
+        yield "experts to start from are of the SFT policy, not of references of their own; leave one of the two out"
+    if policy.start and policy.symmetry.kind == "partition":
+        yield "a partition would train the experts of `start` on random annotators; use symmetry of kind noise or none"
     if isinstance(policy.symmetry, Anchors):
         if policy.latent != "annotator":
             yield "anchors say which expert an annotator has; use latent: annotator"
@@ -136,3 +186,4 @@ class Registry(Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     policy: str
     alias: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+    refuse: tuple[Finding, ...] = ()  # health findings of the policy's training with which it is not registered

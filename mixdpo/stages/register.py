@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mixdpo.config import Params
-from mixdpo.errors import RegistryError
+from mixdpo.errors import DataError, RegistryError
+from mixdpo.files import read_json
 from mixdpo.layout import Layout
 from mixdpo.registry import Registry, Version, registry_location
 from mixdpo.registry.lineage import gather
@@ -30,8 +31,8 @@ def register(params: Params, layout: Layout, reason: str = REASON) -> Version:
     the same again makes no new version (`Version.created` is False).
 
     Raises:
-        RegistryError: no such policy yet, or unsafe files in it. DataError: evaluation has not run.
-        StorageError: no space, not writable.
+        RegistryError: no such policy yet, unsafe files in it, or training found what `registry.refuse` names.
+        DataError: evaluation has not run. StorageError: no space, not writable.
     """
     wanted = params.registry
     policy = layout.policy(wanted.policy)
@@ -39,9 +40,27 @@ def register(params: Params, layout: Layout, reason: str = REASON) -> Version:
         raise RegistryError(
             f"{policy} holds no policy (mixture.json); run `mixdpo train {wanted.policy}` or `dvc repro` first"
         )
+    _refuse_findings(wanted.policy, wanted.refuse, layout)
     registry = Registry(registry_location(wanted.url, layout.root))
     lineage = gather(params, layout)
     return registry.register(wanted.name, policy, lineage, wanted.alias, reason, _run_files(layout))
+
+
+def _refuse_findings(policy: str, refuse: tuple[str, ...], layout: Layout) -> None:
+    """Raise RegistryError where training found what `registry.refuse` names."""
+    if not refuse:
+        return
+    path = layout.metrics(f"train-{policy}")
+    summary = read_json(path)
+    if "findings" not in summary:
+        raise DataError(f"{path} says nothing of findings; run `mixdpo train {policy}` again, which writes them")
+    found = [f"{each['name']}: {each['message']}" for each in summary["findings"] if each["name"] in refuse]
+    if found:
+        raise RegistryError(
+            f"{policy} is not registered, because training found what registry.refuse names. "
+            + "; ".join(found)
+            + ". Mend that and train again, or take the finding out of registry.refuse"
+        )
 
 
 def _run_files(layout: Layout) -> dict[str, Path]:

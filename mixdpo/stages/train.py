@@ -18,10 +18,12 @@ from mixdpo.errors import ConfigError
 from mixdpo.files import code_digests, digest, write_json, write_text
 from mixdpo.layout import Layout
 from mixdpo.policy import MixturePolicy
+from mixdpo.policy.base import Base
 from mixdpo.policy.likelihood import Likelihood
 from mixdpo.policy.loading import frozen_reference, load_causal_lm, new_experts
 from mixdpo.policy.weighting import new_weighting
 from mixdpo.stages.reference import cache_key
+from mixdpo.stages.start import start_digests, start_from
 from mixdpo.stages.training_pairs import load_context, load_pairs
 from mixdpo.training import Mixture, Setup, TrainingResult, train_mixture
 
@@ -40,6 +42,9 @@ def run(params: Params, layout: Layout, name: str) -> list[Path]:
     generator = torch.Generator().manual_seed(params.seed)
     experts = new_experts(model, policy.experts, policy.architecture.model_dump(), generator)
     weighting = new_weighting(policy.weights, policy.experts, load_context(params, layout, "train"), generator)
+    if policy.start:
+        base = Base(reference, tokenizer, policy.architecture.model_dump(mode="json"))
+        start_from(policy, experts, weighting, base, params, layout)
     train = load_pairs(params, layout, tokenizer, "train", weighting, _strangers(policy))
     validation = load_pairs(params, layout, tokenizer, "validation", weighting)
     work = layout.work(f"train-{name}", _key(params, layout, policy))
@@ -84,6 +89,7 @@ def _key(params: Params, layout: Layout, policy: Policy) -> str:
             params.seed,
             params.compute.model_dump(),
             cache_key(params, layout),
+            start_digests(policy, params, layout),
             code,
         ]
     )

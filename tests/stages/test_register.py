@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
+from mixdpo import training
 from mixdpo.config import Params, parse_params
-from mixdpo.errors import DataError, RegistryError
+from mixdpo.config.policy import Finding
+from mixdpo.errors import ConfigError, DataError, RegistryError
 from mixdpo.files import directory_digest, file_digest, write_json
 from mixdpo.layout import Layout
 from mixdpo.registry import Registry
@@ -110,6 +113,54 @@ def test_without_policy_or_evaluation_nothing_is_registered(params: Params, layo
         f"{layout.policy('moe')} holds no policy (mixture.json); run `mixdpo train moe` or `dvc repro` first"
     )
     assert not (layout.root / "registry").exists()
+
+
+FINDING = {"name": "identical-experts", "message": "the experts have not parted; set symmetry to noise"}
+
+
+def refusing(params: Params, *names: str) -> Params:
+    values = params.model_dump(mode="json", by_alias=True)
+    return parse_params(values | {"registry": {**REGISTRY, "refuse": names}})
+
+
+def test_a_finding_that_is_refused_keeps_the_policy_out(params: Params, layout: Layout) -> None:
+    write_json(layout.metrics("train-moe"), {"schema": 1, "findings": [FINDING]})
+    with pytest.raises(RegistryError) as error:
+        run(refusing(params, "dead-expert", "identical-experts"), layout)
+    assert str(error.value) == (
+        "moe is not registered, because training found what registry.refuse names. identical-experts: the experts have "
+        "not parted; set symmetry to noise. Mend that and train again, or take the finding out of registry.refuse"
+    )
+    assert not (layout.root / "registry").exists()
+
+
+def test_other_findings_and_good_health_are_registered(params: Params, layout: Layout) -> None:
+    write_json(layout.metrics("train-moe"), {"schema": 1, "findings": [FINDING]})
+    assert register(refusing(params, "dead-expert"), layout).number == 1
+    write_json(layout.metrics("train-moe"), {"schema": 1, "findings": []})
+    assert register(refusing(params, "identical-experts"), layout).number == 2
+
+
+def test_training_that_tells_nothing_of_findings_is_not_taken_for_healthy(params: Params, layout: Layout) -> None:
+    with pytest.raises(DataError, match="says nothing of findings; run `mixdpo train moe` again"):
+        register(refusing(params, "identical-experts"), layout)
+    layout.metrics("train-moe").unlink()
+    with pytest.raises(DataError, match=r"metrics/train-moe\.json does not exist"):
+        register(refusing(params, "identical-experts"), layout)
+
+
+def test_what_can_be_refused_is_what_training_can_find(params: Params) -> None:
+    sources = [path.read_text(encoding="utf-8") for path in Path(training.__file__).parent.glob("*.py")]
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
+    names = {
+        node.args[0].value
+        for node in nodes
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding"
+        if isinstance(node.args[0], ast.Constant)
+    }
+    assert names == set(get_args(Finding))
+    with pytest.raises(ConfigError, match=r"registry\.refuse.*got 'identical'"):
+        refusing(params, "identical")
 
 
 def test_the_commit_is_recorded_in_a_repository(params: Params, layout: Layout) -> None:
