@@ -2,6 +2,7 @@
 
 from mixdpo.training.mixture import Mixture
 from mixdpo.training.pairs import PreferencePairs
-from mixdpo.training.trainer import Setup, TrainingResult, train_mixture
+from mixdpo.training.run import Setup
+from mixdpo.training.trainer import TrainingResult, train_mixture
 
 __all__ = ["Mixture", "PreferencePairs", "Setup", "TrainingResult", "train_mixture"]

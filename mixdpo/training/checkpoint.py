@@ -18,14 +18,17 @@ from torch.optim import Optimizer
 from mixdpo.files import replacing, write_json
 
 
-def save_checkpoint(directory: Path, module: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> None:
+def save_checkpoint(directory: Path, module: nn.Module, optimizer: Optimizer | None, state: dict[str, Any]) -> None:
     """Write what learns, buffers, optimiser moments and `state` (JSON), whole or not at all.
 
     Frozen parameters stay out: they are as the run's inputs make them, and adapters may be few beside a large base.
+
+    Args:
+        optimizer: None where a run has ended and its moments are of no more use.
     """
     frozen = _frozen(module)
     tensors = {f"module.{name}": tensor for name, tensor in module.state_dict().items() if name not in frozen}
-    for index, moments in optimizer.state_dict()["state"].items():
+    for index, moments in optimizer.state_dict()["state"].items() if optimizer else ():
         for name, value in moments.items():
             tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
     with replacing(directory) as target:
@@ -46,7 +49,7 @@ def read_state(directory: Path) -> dict[str, Any] | None:
     return state
 
 
-def load_checkpoint(directory: Path, module: nn.Module, optimizer: Optimizer) -> dict[str, Any] | None:
+def load_checkpoint(directory: Path, module: nn.Module, optimizer: Optimizer | None) -> dict[str, Any] | None:
     """Restore what `save_checkpoint` wrote into module and optimiser; its `state`, or None where there is nothing."""
     state = read_state(directory)
     if state is None:
@@ -55,6 +58,8 @@ def load_checkpoint(directory: Path, module: nn.Module, optimizer: Optimizer) ->
     kept = {name: tensor for name, tensor in module.state_dict().items() if name in _frozen(module)}
     saved = {n.removeprefix("module."): t for n, t in tensors.items() if n.startswith("module.")}
     module.load_state_dict(kept | saved)
+    if optimizer is None:
+        return state
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):

@@ -51,6 +51,8 @@ class EStep(nn.Module):
     ) -> None:
         super().__init__()
         self.policy, self.tempering, self.seed = policy, tempering, seed
+        self.handed: Tensor | None = None
+        self.handed_until = 0
         self.by_annotator = policy.latent == "annotator"
         self.register_buffer("annotators", pairs.annotators, persistent=False)
         sizes = torch.bincount(pairs.annotators)
@@ -60,6 +62,16 @@ class EStep(nn.Module):
         units = len(sizes) if self.by_annotator else len(pairs)
         self.register_buffer("given", _given(policy, units, experts, pairs, seed), persistent=False)
         self.given_steps = policy.symmetry.steps if policy.symmetry.kind == "partition" else None
+
+    def go_on(self, given: Tensor | None, until: int) -> None:
+        """Give units to experts at the steps before `until`, in place of a partition; anchors stay as they are.
+
+        Args:
+            given: (units,), −1 for none.
+        """
+        if self.policy.symmetry.kind == "partition":
+            self.given.fill_(NOT_GIVEN)
+        self.handed, self.handed_until = given, until
 
     @torch.no_grad()
     def forward(self, step: int, places: list[int], logits: Tensor, log_weights: Tensor) -> Assigned:
@@ -119,6 +131,8 @@ class EStep(nn.Module):
         given = self.given[units]
         if self.given_steps is not None and step >= self.given_steps:
             given = torch.full_like(given, NOT_GIVEN)
+        if self.handed is not None and step < self.handed_until:
+            given = torch.where(given == NOT_GIVEN, self.handed.to(given.device)[units], given)
         return (given[:, None] == torch.arange(experts, device=given.device)).float()
 
     def _relaxed(self, step: int, beliefs: Tensor) -> Tensor:

@@ -2,57 +2,31 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import logging
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
-
-import torch
-from torch import Tensor, nn
-from torch.nn import Parameter
+from typing import TYPE_CHECKING, Any
 
 from mixdpo.errors import TrainingError
 from mixdpo.progress import track
-from mixdpo.training.batching import epoch_batches
-from mixdpo.training.checkpoint import load_checkpoint, save_checkpoint
-from mixdpo.training.estep import EStep
-from mixdpo.training.figures import step_figures
-from mixdpo.training.freezing import Frozen, perturb_others
-from mixdpo.training.health import Finding, diagnose
-from mixdpo.training.mixture import Mixture, forward
-from mixdpo.training.mstep import closed_form_updates, m_step_loss
+from mixdpo.training.checkpoint import load_checkpoint, read_state, save_checkpoint
+from mixdpo.training.health import Finding
+from mixdpo.training.mixture import Mixture
 from mixdpo.training.pairs import PreferencePairs
-from mixdpo.training.reseed import Reseeder
-from mixdpo.training.schedule import adamw, set_learning_rate
-from mixdpo.training.validation import look, marginal, signs
+from mixdpo.training.run import Row, Run, Setup
 
 if TYPE_CHECKING:
     # types only: the core runs without pydantic
-    from mixdpo.config.policy import Policy, Training
+    from mixdpo.config.policy import Starts
 
 logger = logging.getLogger(__name__)
 
-Row = dict[str, float]
-
+# between the seeds of several starts
+SEED_STRIDE = 7919
 # share of the steps after which a mixture is expected to show what it will be
 SETTLED = 0.25
-
-
-@dataclass(frozen=True)
-class Setup:
-    """How a run goes.
-
-    Attributes:
-        seed: of the batch order, of whatever breaks the symmetry, and of the relaxation's draws.
-        precision: of matrix products; log-probs, responsibilities and losses are float32.
-    """
-
-    settings: Training
-    policy: Policy
-    seed: int
-    device: torch.device
-    precision: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True)
@@ -62,11 +36,13 @@ class TrainingResult:
     Attributes:
         findings: of the health check at the end.
         seen: the step at which each finding first showed, those that went away again included.
+        growth: one row for each number of experts that was tried, where held-out evidence chose it.
     """
 
     history: list[Row]
     findings: list[Finding]
     seen: dict[str, int] = field(default_factory=dict)
+    growth: list[Row] = field(default_factory=list)
 
 
 def train_mixture(
@@ -81,20 +57,25 @@ def train_mixture(
 
     Args:
         checkpoint: directory to save to and resume from; its name must tell all inputs apart.
-        steps: at most so many, with the learning rate's schedule over them; None: all epochs of the settings.
+        steps: so many, with the learning rate's schedule over them; None: all epochs of the settings.
 
     Raises:
         TrainingError: there is nothing to train on, or too few annotators for the experts, or a value is not finite
             (names step and pairs).
     """
     _refuse_unfit(mixture, train, validation, setup)
-    run = _Run(mixture, train, validation, setup, steps)
-    state = load_checkpoint(checkpoint, run.state, run.optimizer) if checkpoint else None
-    history: list[Row] = state["history"] if state else []
-    seen: dict[str, int] = state["seen"] if state else {}
+    state = read_state(checkpoint) if checkpoint else None
+    if checkpoint is not None and state is not None:
+        run = Run(mixture, train, validation, dataclasses.replace(setup, seed=state["seed"]), steps)
+        load_checkpoint(checkpoint, run.state, run.optimizer)
+        logger.warning("resuming after step %d of %d", len(state["history"]), len(run.batches))
+    elif setup.policy.starts is not None and mixture.experts.experts > 1 and setup.after is None:
+        run, state = _best_start(mixture, train, validation, setup, steps, setup.policy.starts)
+    else:
+        run, state = Run(mixture, train, validation, setup, steps), {"history": [], "seen": {}, "seed": setup.seed}
+    history: list[Row] = state["history"]
+    seen: dict[str, int] = state["seen"]
     start = len(history)
-    if start:
-        logger.warning("resuming after step %d of %d", start, len(run.batches))
     findings: list[Finding] = []
     for step in track(range(start, len(run.batches)), "training", total=len(run.batches), done=start):
         row = run.step(step)
@@ -105,8 +86,39 @@ def train_mixture(
                 _tell(findings, seen, step + 1)
         history.append(row)
         if checkpoint and not last and (step + 1) % setup.settings.checkpoint_every == 0:
-            save_checkpoint(checkpoint, run.state, run.optimizer, {"history": history, "seen": seen})
+            save_checkpoint(checkpoint, run.state, run.optimizer, state)
     return TrainingResult(history, findings, seen)
+
+
+def _best_start(
+    mixture: Mixture,
+    train: PreferencePairs,
+    validation: PreferencePairs,
+    setup: Setup,
+    steps: int | None,
+    starts: Starts,
+) -> tuple[Run, dict[str, Any]]:
+    """The first steps with several seeds; the run that explains validation best, as far as it came, and its state.
+
+    Going on from there is the whole run with that seed, step for step.
+    """
+    untouched = copy.deepcopy(mixture.state_dict())
+    best: tuple[float, int, list[Row], Any] | None = None
+    for number in range(starts.number):
+        seed = setup.seed + number * SEED_STRIDE
+        mixture.load_state_dict(untouched)
+        run = Run(mixture, train, validation, dataclasses.replace(setup, seed=seed), steps)
+        rows = [run.step(step) for step in track(range(min(starts.steps, len(run.batches))), f"start {number + 1}")]
+        evidence, _ = run.look()
+        logger.info("start %d of %d (seed %d): %.4f nats a validation pair", number + 1, starts.number, seed, evidence)
+        if best is None or evidence > best[0]:
+            best = (evidence, seed, rows, copy.deepcopy((run.state.state_dict(), run.optimizer.state_dict())))
+    assert best is not None
+    _, seed, rows, (parameters, moments) = best
+    run = Run(mixture, train, validation, dataclasses.replace(setup, seed=seed), steps)
+    run.state.load_state_dict(parameters)
+    run.optimizer.load_state_dict(moments)
+    return run, {"history": rows, "seen": {}, "seed": seed}
 
 
 def _tell(findings: list[Finding], seen: dict[str, int], step: int) -> None:
@@ -131,112 +143,3 @@ def _refuse_unfit(mixture: Mixture, train: PreferencePairs, validation: Preferen
             f"{mixture.experts.experts} experts for {units} training {unit}: some would have nothing to explain; lower "
             f"`experts` of this policy to {units} or fewer"
         )
-
-
-class _Run:
-    """The parts that stay the same from step to step."""
-
-    def __init__(
-        self,
-        mixture: Mixture,
-        train: PreferencePairs,
-        validation: PreferencePairs,
-        setup: Setup,
-        steps: int | None,
-    ) -> None:
-        settings, policy, experts = setup.settings, setup.policy, mixture.experts.experts
-        self.setup, self.train, self.validation = setup, train, validation
-        self.by_annotator = policy.latent == "annotator"
-        # no dropout: the policy's log-probs must be those that the reference and the evaluation see
-        self.mixture = mixture.to(setup.device).eval()
-        if policy.symmetry.kind == "noise" and experts > 1:
-            noise = torch.Generator().manual_seed(setup.seed)
-            perturb_others(mixture.experts, policy.frozen, policy.symmetry.scale, noise)
-        self.frozen = Frozen(mixture.experts, policy.frozen)
-        self.estep = EStep(policy, settings.tempering, train, experts, settings.batch_pairs, setup.seed)
-        self.estep.to(setup.device)
-        self.reseeder = Reseeder(policy.reseed, experts).to(setup.device) if policy.reseed else None
-        # everything that a checkpoint must hold
-        self.state = nn.ModuleDict({"mixture": mixture, "estep": self.estep})
-        if self.reseeder is not None:
-            self.state["reseeder"] = self.reseeder
-        self.parameters = {
-            "gradient_norm": _trainable(mixture.experts),
-            "gate_gradient_norm": _trainable(mixture.weighting),
-        }
-        rates = [settings.learning_rate, getattr(policy.weights, "learning_rate", 0.0)]
-        groups = [
-            {"params": parameters, "lr": rate}
-            for parameters, rate in zip(self.parameters.values(), rates, strict=True)
-        ]
-        self.optimizer = adamw(groups, settings.weight_decay)
-        self.batches = [
-            batch
-            for epoch in range(settings.epochs)
-            for batch in epoch_batches(train.annotators, settings.batch_pairs, setup.seed, epoch, self.by_annotator)
-        ][:steps]
-
-    def step(self, step: int) -> Row:
-        """One optimiser step on one batch; returns its figures."""
-        places = self.batches[step]
-        setup, mixture, policy = self.setup, self.mixture, self.setup.policy
-        set_learning_rate(self.optimizer, step, len(self.batches), setup.settings.warmup)
-        with torch.autocast(setup.device.type, torch.bfloat16, enabled=setup.precision == torch.bfloat16):
-            result = forward(mixture, self.train, places, setup.settings.tile_tokens, setup.device)
-        logits = mixture.likelihood.logits(result.margins)
-        assigned = self.estep(step, places, logits.detach(), result.log_weights.detach())
-        if self.reseeder is not None:
-            assigned = self.reseeder.hand_over(assigned, logits.detach())
-        loss, log = m_step_loss(result, logits, assigned, mixture, policy, step)
-        if not math.isfinite(log["loss"]):
-            self._refuse("loss", step, places, result.margins)
-        self.optimizer.zero_grad(set_to_none=True)
-        if loss.requires_grad:  # all experts may be frozen and the weights in closed form
-            loss.backward()
-        log |= self._clip(step, places, result.margins)
-        self.optimizer.step()
-        self.frozen.restore()
-        closed_form_updates(result, assigned, mixture, policy)
-        if self.reseeder is not None:
-            log["reseeded"] = len(self.reseeder.watch(assigned, mixture.experts, self.optimizer))
-        if policy.sparsity is not None:
-            log["dropped_mass"] = assigned.dropped
-        if policy.noise is not None:
-            log["epsilon"] = mixture.likelihood.epsilon.item()
-        lr = self.optimizer.param_groups[0]["lr"]
-        figures = step_figures(result, logits, assigned, self._groups(self.train, places))
-        return {"step": step + 1, "learning_rate": lr} | log | figures
-
-    def look(self) -> tuple[float, list[Finding]]:
-        """Log-likelihood of the validation pairs, nats a pair, and what is wrong with the mixture as it is now."""
-        setup = self.setup
-        view = look(self.mixture, self.validation, setup.settings.tile_tokens, setup.device, setup.precision)
-        groups = self._groups(self.validation, range(len(self.validation)))
-        return marginal(view, groups), diagnose(signs(view, groups))
-
-    def _clip(self, step: int, places: list[int], margins: Tensor) -> Row:
-        """Bound the experts' gradient and the gate's, each by itself: neither is to slow the other down."""
-        self.frozen.clear_gradients()
-        norms = {}
-        for name, parameters in self.parameters.items():
-            if parameters:
-                norm = torch.nn.utils.clip_grad_norm_(parameters, self.setup.settings.clip)
-                if not math.isfinite(norm):
-                    self._refuse("gradient", step, places, margins)
-                norms[name] = norm.item()
-        return norms
-
-    def _groups(self, pairs: PreferencePairs, places: Any) -> Tensor | None:
-        return pairs.annotators[torch.as_tensor(places)].to(self.setup.device) if self.by_annotator else None
-
-    def _refuse(self, what: str, step: int, places: list[int], margins: Tensor) -> NoReturn:
-        bad = (~torch.isfinite(margins)).any(dim=-1).nonzero()[:, 0].tolist()
-        names = ", ".join(self.train.ids[places[row]][:16] for row in bad[:3]) or "none by itself"
-        raise TrainingError(
-            f"the {what} of step {step + 1} is not finite (pairs with a non-finite margin: {names}); lower "
-            f"training.learning_rate or training.clip in params.yaml, or use dtype float32"
-        )
-
-
-def _trainable(module: nn.Module) -> list[Parameter]:
-    return [parameter for parameter in module.parameters() if parameter.requires_grad]

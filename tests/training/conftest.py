@@ -22,9 +22,10 @@ from mixdpo.policy.tokens import TokenRow, encode_prompts, encode_rows, pad
 from mixdpo.policy.weighting import Weighting, new_weighting
 from mixdpo.stages.train import likelihood_of
 from mixdpo.training import Mixture, PreferencePairs, Setup, TrainingResult, train_mixture
+from mixdpo.training.growth import grow_mixture
 from mixdpo.training.tokenizer import new_causal_lm, train_bpe
 
-COLOURS = [" red", " green", " blue"]
+COLOURS = [" red", " green", " blue", " white", " black"]
 PROMPTS = {"wall": ["the wall is", "a wall of"], "sea": ["the sea is", "a sea of"]}
 CPU = torch.device("cpu")
 
@@ -162,7 +163,8 @@ def train(new_model: Callable[[], Any]) -> Callable[..., Trained]:
         )
         mixture = Mixture(models, weighting, likelihood_of(policy, settings))
         setup = Setup(settings, policy, seed, CPU)
-        result = train_mixture(mixture, pairs, validation, setup, checkpoint=checkpoint)
-        return Trained(result, models, weighting, mixture.likelihood)
+        run = grow_mixture if policy.growth else train_mixture
+        result = run(mixture, pairs, validation, setup, checkpoint=checkpoint)
+        return Trained(result, mixture.experts, mixture.weighting, mixture.likelihood)
 
     return run

@@ -6,10 +6,12 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from mixdpo.evaluation.specialisation import recovery
 from mixdpo.objective import preference_margins, responsibilities
 from mixdpo.policy.tokens import pad
 
@@ -32,19 +34,59 @@ def best_accuracy(found: Tensor, truth: Tensor) -> float:
 
 
 NOISE, PARTITION = {"kind": "noise", "scale": 0.1}, {"kind": "partition", "steps": 3}
+GLOBAL = {"kind": "global", "alpha": 1.5, "smoothing": 0.9}
 
 
-@pytest.mark.parametrize("symmetry", [NOISE, PARTITION], ids=["noise", "partition"])
-@pytest.mark.parametrize("styles", [2, 3])
-def test_styles_are_recovered_with_every_seed(
-    styles: int, symmetry: dict[str, Any], make_task: Make, train: Make
+def found_groups(trained: Any, held_out: Any) -> tuple[float, float, float]:
+    """Accuracy after the best assignment, adjusted Rand index, and the accuracy of the worst group, of annotators."""
+    _, first = np.unique(held_out.pairs.annotators.numpy(), return_index=True)
+    q, styles = posterior(trained, held_out)[first].numpy(), [str(held_out.styles[place].item()) for place in first]
+    result = recovery(q, styles)
+    right = np.array([result["assignment"][style] for style in styles]) == q.argmax(axis=1)
+    worst = min(right[np.array(styles) == style].mean() for style in set(styles))
+    return result["accuracy"], result["ari"], float(worst)
+
+
+@pytest.mark.parametrize(
+    ("train_groups", "test_groups", "options"),
+    [
+        ([20, 20], [10, 10], {}),
+        ([20, 20, 20], [10, 10, 10], {}),
+        # with so many, one start in three ends with two tastes in one expert
+        ([20] * 5, [10] * 5, {"each": 16, "epochs": 6, "starts": {"number": 3, "steps": 80}}),
+        ([54, 6], [27, 3], {"weights": GLOBAL}),
+    ],
+    ids=["two", "three", "five", "90-to-10"],
+)
+def test_groups_are_recovered_with_every_seed(
+    train_groups: list[int], test_groups: list[int], options: dict[str, Any], make_task: Make, train: Make
 ) -> None:
-    task, held_out = make_task([20] * styles, seed=0), make_task([10] * styles, seed=1)
-    for seed in range(4):
-        trained = train(task, held_out, styles, seed=seed, epochs=8, symmetry=symmetry)
-        q = posterior(trained, held_out)
-        assert best_accuracy(q.argmax(dim=-1), held_out.styles) >= 0.9, seed
-        assert trained.result.findings == [], seed
+    settings = {"epochs": 8, "symmetry": NOISE} | options
+    each = settings.pop("each", 8)
+    task, held_out = make_task(train_groups, each, seed=0), make_task(test_groups, each, seed=1)
+    for seed in range(5):
+        trained = train(task, held_out, len(train_groups), seed=seed, **settings)
+        accuracy, ari, worst = found_groups(trained, held_out)
+        assert accuracy >= 0.9, seed
+        assert ari >= 0.8, seed
+        assert worst >= 0.8, seed
+
+
+def test_a_partition_of_annotators_recovers_them_too(make_task: Make, train: Make) -> None:
+    task, held_out = make_task([20, 20, 20], seed=0), make_task([10, 10, 10], seed=1)
+    trained = train(task, held_out, 3, epochs=8, symmetry=PARTITION)
+    assert min(found_groups(trained, held_out)) >= 0.9
+    assert trained.result.findings == []
+
+
+@pytest.mark.parametrize(("symmetry", "right"), [({"kind": "none"}, False), (NOISE, True)], ids=["equal", "default"])
+def test_equal_starts_find_nobody_and_the_default_cures_it(
+    symmetry: dict[str, Any], right: bool, make_task: Make, train: Make
+) -> None:
+    task, held_out = make_task([20, 20], seed=0), make_task([10, 10], seed=1)
+    trained = train(task, held_out, 2, epochs=8, symmetry=symmetry)
+    accuracy, ari, worst = found_groups(trained, held_out)
+    assert (accuracy >= 0.9, ari >= 0.8, worst >= 0.8) == (right, right, right)
 
 
 def test_a_latent_for_each_pair_recovers_clearly_less_than_one_for_each_annotator(make_task: Make, train: Make) -> None:

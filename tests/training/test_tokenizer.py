@@ -22,7 +22,7 @@ def test_one_special_token_serves_all_and_the_vocabulary_is_kept() -> None:
     assert train_bpe(TEXTS, 270, 64).get_vocab() == tokenizer.get_vocab()
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "qwen", "neox"])
 def test_a_new_model_comes_from_its_seed_and_leaves_the_global_generator(architecture: str) -> None:
     tokenizer = train_bpe(TEXTS, 270, 64)
     shape = FromConfig(

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mixdpo.errors import TrainingError
-from mixdpo.training import trainer
+from mixdpo.training import run, trainer
 
 Make = Callable[..., Any]
 NOISE = {"kind": "noise", "scale": 0.1}
@@ -106,7 +106,7 @@ def kill_and_resume(
     die_at: int, train: Make, task: Any, work: Path, monkeypatch: pytest.MonkeyPatch, **options: Any
 ) -> tuple[Any, list[int]]:
     """The resumed run, and the steps that it took."""
-    step = trainer._Run.step
+    step = run.Run.step
     taken: list[int] = []
 
     def dying(run: Any, number: int) -> Any:
@@ -118,10 +118,10 @@ def kill_and_resume(
         taken.append(number)
         return step(run, number)
 
-    monkeypatch.setattr(trainer._Run, "step", dying)
+    monkeypatch.setattr(run.Run, "step", dying)
     with pytest.raises(Killed):
         train(task, task, 2, checkpoint=work, **options)
-    monkeypatch.setattr(trainer._Run, "step", counting)
+    monkeypatch.setattr(run.Run, "step", counting)
     return train(task, task, 2, checkpoint=work, **options), taken
 
 
