@@ -124,7 +124,7 @@ def _predict(
 
 
 def _by_annotator(pairs: PreferencePairs) -> Iterator[list[int]]:
-    """Places of pairs, whole annotators at a time, in parts of about `TOKENS` padded tokens (one annotator at least)."""
+    """Places of pairs, whole annotators at a time, in parts of about `TOKENS` padded tokens (one at least)."""
     lengths = pairs.lengths()
     chunk: list[int] = []
     for annotator in pairs.annotators.unique():
