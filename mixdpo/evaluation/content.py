@@ -71,7 +71,7 @@ def preferences(metrics: Mapping[str, Any]) -> Section:
     ]
     return Section(
         "Held-out preferences",
-        f"{metrics['pairs']:,} pairs of {metrics['annotators']:,} annotators, none of them seen in training. "
+        f"{metrics['pairs']:,} pairs of {metrics['annotators']:,} annotators, {_met(metrics)} met in training. "
         "A policy that knows nothing scores −0.693 nats and 0.5. A mixture whose latent is the annotator predicts each "
         "pair from the same annotator's other pairs. Intervals are 95 % bootstrap intervals over annotators.",
         [
@@ -81,6 +81,7 @@ def preferences(metrics: Mapping[str, Any]) -> Section:
                 ["policy", "log-likelihood (nats)", "accuracy", f"difference to {BASELINE} (nats)"],
                 strangers,
             ),
+            *_returning(metrics),
             _few_shot(metrics),
             *_preference_by_style(metrics),
         ],
@@ -92,6 +93,44 @@ def preferences(metrics: Mapping[str, Any]) -> Section:
             )
         ],
     )
+
+
+def _met(metrics: Mapping[str, Any]) -> str:
+    return f"{metrics['returning_annotators']:,} of them" if metrics["returning_annotators"] else "none of them"
+
+
+def _returning(metrics: Mapping[str, Any]) -> list[Table]:
+    """Those who labelled in training too: what a gate that knows them, or their labels of then, are worth."""
+    known = {
+        name: policy["preference"]["returning"]
+        for name, policy in in_order(metrics).items()
+        if policy["preference"] and policy["preference"]["returning"]
+    }
+    if not known:
+        return []
+    rows = [
+        [
+            name,
+            interval(part["log_likelihood"]),
+            interval(part["accuracy"]),
+            interval(part["stranger"]["log_likelihood"]),
+            interval(part.get(f"minus_{BASELINE}", {}).get("log_likelihood"), sign=True),
+        ]
+        for name, part in known.items()
+    ]
+    return [
+        Table(
+            "Annotators met in training: with all that is known of them, and with none of it but what the weights know",
+            [
+                "policy",
+                "log-likelihood (nats)",
+                "accuracy",
+                "no label known (nats)",
+                f"difference to {BASELINE} (nats)",
+            ],
+            rows,
+        )
+    ]
 
 
 def _few_shot(metrics: Mapping[str, Any]) -> Table:

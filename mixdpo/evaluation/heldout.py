@@ -25,31 +25,47 @@ PAIRS_AT_ONCE = 2048  # tokenised together; the policy makes its own batches of 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The test pairs (B of them), an annotator's pairs together, in an order that ids alone decide.
+    """Pairs of one split, most often test (B of them), an annotator's together, in an order that ids alone decide.
 
     Attributes:
         columns: the preferences table as lists.
         groups: (B,) integer ids of annotators.
+        returning: places of the pairs whose annotator labelled training pairs too.
     """
 
     columns: dict[str, list[Any]]
     groups: Ids
+    returning: Ids
 
     @classmethod
-    def of(cls, preferences: pa.Table) -> HeldOut:
-        """Raises DataError where the table has no test pairs."""
-        test = preferences.filter(pc.equal(preferences["split"], "test"))
-        if not test.num_rows:
+    def of(cls, preferences: pa.Table, split: str = "test") -> HeldOut:
+        """Raises DataError where the table has no pairs of this split."""
+        own = preferences.filter(pc.equal(preferences["split"], split))
+        if not own.num_rows:
             raise DataError(
-                "expected held-out pairs (split test) among the preferences, found none; "
-                "raise splits.test, preferences.annotators.test or candidates.prompts.test"
+                f"expected held-out pairs (split {split}) among the preferences, found none; "
+                f"raise splits, preferences.annotators or candidates.prompts for {split}"
             )
-        columns = test.sort_by([("annotator", "ascending"), ("pair_id", "ascending")]).to_pydict()
+        columns = own.sort_by([("annotator", "ascending"), ("pair_id", "ascending")]).to_pydict()
         _, groups = np.unique(np.array(columns["annotator"]), return_inverse=True)
-        return cls(columns, groups.astype(np.int64))
+        known = set(preferences.filter(pc.equal(preferences["split"], "train"))["annotator"].to_pylist())
+        returning = [place for place, name in enumerate(columns["annotator"]) if name in known]
+        return cls(columns, groups.astype(np.int64), np.array(returning, dtype=np.int64))
+
+    @classmethod
+    def earlier(cls, preferences: pa.Table, pairs: HeldOut) -> HeldOut | None:
+        """The training pairs of those annotators of `pairs` who made some; None where all are new."""
+        if not len(pairs.returning):
+            return None
+        people = pa.array(sorted({pairs.annotators[place] for place in pairs.returning}))
+        return cls.of(preferences.filter(pc.is_in(preferences["annotator"], value_set=people)), "train")
 
     def __len__(self) -> int:
         return len(self.groups)
+
+    @property
+    def annotators(self) -> list[str]:
+        return self.columns["annotator"]
 
     @property
     def styles(self) -> list[str | None]:

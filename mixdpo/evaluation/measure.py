@@ -14,6 +14,7 @@ from mixdpo.evaluation.cost import expert_cost, mixture_cost
 from mixdpo.evaluation.heldout import HeldOut
 from mixdpo.evaluation.judged import expert_rewards, reward_table
 from mixdpo.evaluation.preference import (
+    History,
     Judgement,
     by_style,
     log_predictive,
@@ -39,6 +40,7 @@ class Opinion:
     Attributes:
         known: (B,) nats: log p of each label given the annotator's other labels.
         stranger: (B,) nats: with no label of the annotator known.
+        returning: (B,) nats: as `known`, and with their labels in training; None where nobody labelled in training.
         pair_q, annotator_q: (B, K) exact posteriors, with one latent a pair and one an annotator.
     """
 
@@ -47,9 +49,10 @@ class Opinion:
     stranger: Floats
     pair_q: Floats
     annotator_q: Floats
+    returning: Floats | None = None
 
     @classmethod
-    def of(cls, judgement: Judgement, pairs: HeldOut) -> Opinion:
+    def of(cls, judgement: Judgement, pairs: HeldOut, history: History | None = None) -> Opinion:
         margins, log_weights = torch.from_numpy(judgement.margins), torch.from_numpy(judgement.log_weights)
         return cls(
             judgement,
@@ -57,6 +60,7 @@ class Opinion:
             log_predictive(judgement, pairs.groups, comparisons=0),
             responsibilities(margins, log_weights).numpy(),
             responsibilities(margins, log_weights, groups=torch.from_numpy(pairs.groups)).numpy(),
+            None if history is None else log_predictive(judgement, pairs.groups, history=history),
         )
 
     @property
@@ -97,6 +101,25 @@ def preference_part(
         other = opinions[BASELINE]
         part[f"minus_{BASELINE}"] = preference_difference(own.known, other.known, groups, bootstrap)
         part["stranger"][f"minus_{BASELINE}"] = preference_difference(own.stranger, other.stranger, groups, bootstrap)
+    part["returning"] = _returning_part(name, opinions, pairs, bootstrap)
+    return part
+
+
+def _returning_part(
+    name: str, opinions: dict[str, Opinion], pairs: HeldOut, bootstrap: Bootstrap
+) -> dict[str, Any] | None:
+    """The pairs of annotators who labelled in training too, with that known and without; None where there are none."""
+    own, rows = opinions[name], pairs.returning
+    if own.returning is None or not len(rows):
+        return None
+    groups = pairs.groups[rows]
+    part = preference_metrics(own.returning[rows], groups, bootstrap)
+    part["stranger"] = preference_metrics(own.stranger[rows], groups, bootstrap)
+    baseline = opinions.get(BASELINE)
+    if baseline is not None and baseline.returning is not None and name != BASELINE:
+        part[f"minus_{BASELINE}"] = preference_difference(
+            own.returning[rows], baseline.returning[rows], groups, bootstrap
+        )
     return part
 
 
@@ -215,6 +238,7 @@ def evaluation_figures(
         "level": bootstrap.level,
         "pairs": len(pairs),
         "annotators": int(pairs.groups.max()) + 1,
+        "returning_annotators": len(np.unique(pairs.groups[pairs.returning])),
         "prompts": len(set(prompts.ids)),
         "samples_per_prompt": prompts.samples,
         "dimensions": list(samples[SFT].scores["judge"]),

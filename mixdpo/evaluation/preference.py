@@ -82,9 +82,11 @@ class History:
         pairs = np.bincount(earlier[taken], minlength=len(names))[later]
         return cls(total(log_sigmoid(judgement.margins)), total(judgement.log_weights), pairs)
 
-    def __getitem__(self, rows: Ids) -> History:
-        """The history of some of the held-out pairs."""
-        return History(self.evidence[rows], self.log_weights[rows], self.pairs[rows])
+    @classmethod
+    def none(cls, judgement: Judgement) -> History:
+        """Of held-out pairs by strangers, or whose weights know already what was said."""
+        nothing = np.zeros_like(judgement.margins)
+        return cls(nothing, nothing, np.zeros(len(nothing), dtype=np.int64))
 
 
 def log_predictive(

@@ -1,4 +1,7 @@
-"""Many rows under some models, outside training: longest first, in batches of a bounded number of tokens."""
+"""Many rows under some models, outside training: longest first, in batches of a bounded number of tokens.
+
+Annotators compare the same texts and share prompts, so each different row is run once.
+"""
 
 from __future__ import annotations
 
@@ -33,14 +36,18 @@ def prompt_features(models: Experts, rows: Sequence[TokenRow], precision: torch.
 def _in_batches(
     models: Experts, run: Callable[[TokenBatch], Tensor], rows: Sequence[TokenRow], precision: torch.dtype
 ) -> Tensor:
-    """What `run` gives for each row, in the order of the rows."""
+    """What `run` gives for each row, in the order of the rows; equal rows are run once."""
     if not rows:
         raise DataError("there are no rows to score; give at least one prompt")
     refuse_longer(rows, models.context)
     device = next(models.parameters()).device
+    keys = [(tuple(row.prompt), tuple(row.completion)) for row in rows]
+    number = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+    different = [TokenRow(list(prompt), list(completion)) for prompt, completion in number]
     order, parts = [], []
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
-        for places in length_sorted_batches([len(row) for row in rows], BATCH_TOKENS):
+        for places in length_sorted_batches([len(row) for row in different], BATCH_TOKENS):
             order += places
-            parts.append(run(pad([rows[place] for place in places], device)))
-    return torch.cat(parts)[torch.tensor(order, device=device).argsort()]
+            parts.append(run(pad([different[place] for place in places], device)))
+    results = torch.cat(parts)[torch.tensor(order, device=device).argsort()]
+    return results[torch.tensor([number[key] for key in keys], device=device)]

@@ -15,6 +15,7 @@ from mixdpo.data.schema import CANDIDATES, PREFERENCES, read_table
 from mixdpo.evaluation.heldout import HeldOut, heldout_prompts, judge_pairs
 from mixdpo.evaluation.judged import ROLES, score
 from mixdpo.evaluation.measure import SFT, Opinion, evaluation_figures
+from mixdpo.evaluation.preference import History, Judgement
 from mixdpo.evaluation.samples import Prompts, Samples, draw, sampling_seed
 from mixdpo.evaluation.statistics import Bootstrap
 from mixdpo.evaluation.tables import pairs_table, responsibilities_table, samples_table
@@ -33,7 +34,9 @@ def run(params: Params, layout: Layout) -> list[Path]:
     Raises:
         DataError: there are no held-out pairs or prompts. ModelError: a policy or reward model does not fit.
     """
-    pairs = HeldOut.of(read_table(layout.validated("preferences"), PREFERENCES))
+    preferences = read_table(layout.validated("preferences"), PREFERENCES)
+    pairs = HeldOut.of(preferences)
+    earlier = HeldOut.earlier(preferences, pairs)
     found = heldout_prompts(
         params.preferences, read_table(layout.validated("scores"), CANDIDATES), pairs, params.candidates.prompts.test
     )
@@ -44,7 +47,8 @@ def run(params: Params, layout: Layout) -> list[Path]:
     for name, policy in _policies(params, layout, compute):
         samples[name] = draw(name, policy, prompts, params.candidates, sampling_seed(params.seed))
         if name != SFT:
-            opinions[name] = Opinion.of(judge_pairs(name, policy, pairs), pairs)
+            judgement = judge_pairs(name, policy, pairs)
+            opinions[name] = Opinion.of(judgement, pairs, _history(name, policy, judgement, pairs, earlier))
     for dimension in params.rewards.dimensions:
         for role in ROLES:
             model = RewardModel.load(layout.reward_model(dimension, role), compute)
@@ -76,6 +80,17 @@ def _policies(params: Params, layout: Layout, compute: Compute) -> Iterator[tupl
         policy.to(compute.device)
         policy.precision = compute.precision
         yield name, policy
+
+
+def _history(
+    name: str, policy: MixturePolicy, judgement: Judgement, pairs: HeldOut, earlier: HeldOut | None
+) -> History | None:
+    """What returning annotators said in training; empty where the weights know them, for they learnt it then."""
+    if earlier is None:
+        return None
+    if policy.weighting.annotators is not None:
+        return History.none(judgement)
+    return History.of(judge_pairs(name, policy, earlier), earlier.annotators, pairs.annotators)
 
 
 def _truth(samples: list[Samples], prompts: Prompts, bootstrap: Bootstrap) -> dict[str, Any]:

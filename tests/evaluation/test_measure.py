@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from mixdpo.config.data import Preferences
 from mixdpo.data.schema import PREFERENCES
 from mixdpo.errors import DataError
 from mixdpo.evaluation.heldout import HeldOut, heldout_prompts
+from mixdpo.evaluation.measure import Opinion, preference_part
+from mixdpo.evaluation.preference import History, Judgement
 from mixdpo.evaluation.samples import Prompts, sampling_seed
+from mixdpo.evaluation.statistics import Bootstrap
 from mixdpo.evaluation.tables import pairs_table, responsibilities_table, samples_table
 
 DEMO = Path(__file__).parents[2] / "profiles" / "demo.yaml"
@@ -26,6 +30,38 @@ def test_only_test_pairs_are_held_out_and_an_annotators_stand_together(pairs: He
     assert (np.diff(pairs.groups) >= 0).all()
     shuffled = pa.table(pairs.columns, schema=PREFERENCES).take(np.random.default_rng(0).permutation(len(pairs)))
     assert HeldOut.of(shuffled).columns == pairs.columns
+
+
+def test_training_pairs_of_those_who_return_are_found(pairs: HeldOut) -> None:
+    rows = pa.table(pairs.columns, schema=PREFERENCES).to_pylist()
+    before = [{**row, "split": "train", "annotator": "a003"} for row in rows[:5]]
+    strangers = [{**row, "split": "train", "annotator": "new"} for row in rows[5:7]]
+    table = pa.Table.from_pylist([*rows, *before, *strangers], schema=PREFERENCES)
+    found = HeldOut.of(table)
+    assert {found.annotators[place] for place in found.returning} == {"a003"}
+    assert len(found.returning) == 6
+    earlier = HeldOut.earlier(table, found)
+    assert earlier is not None
+    assert earlier.columns["pair_id"] == sorted(row["pair_id"] for row in before)
+    assert HeldOut.earlier(table, pairs) is None
+
+
+def test_figures_of_those_who_return(pairs: HeldOut) -> None:
+    back = dataclasses.replace(pairs, returning=np.flatnonzero(pairs.groups < 3))
+    generator = np.random.default_rng(3)
+    margins = generator.normal(size=(len(pairs), 3))
+    margins[np.arange(len(pairs)), pairs.groups % 3] += 2.0
+    own = Judgement(margins, np.full_like(margins, -np.log(3)), "annotator")
+    single = Judgement(margins.mean(axis=1, keepdims=True), np.zeros((len(pairs), 1)), "pair")
+    opinions = {
+        name: Opinion.of(judgement, back, History.of(judgement, pairs.annotators, pairs.annotators))
+        for name, judgement in {"dpo": single, "mix": own}.items()
+    }
+    part = preference_part("mix", opinions, back, Bootstrap(100, 0))["returning"]
+    assert part["log_likelihood"]["clusters"] == 3
+    assert part["log_likelihood"]["mean"] > part["stranger"]["log_likelihood"]["mean"]
+    assert part["minus_dpo"]["log_likelihood"]["mean"] > 0
+    assert preference_part("mix", opinions, pairs, Bootstrap(100, 0))["returning"] is None
 
 
 def test_without_test_pairs_the_message_says_what_to_raise(pairs: HeldOut) -> None:
@@ -76,6 +112,8 @@ def test_figures_of_a_run_that_works(evaluated: dict[str, Any]) -> None:
     assert curve[-1] == pytest.approx(mix["preference"]["log_likelihood"]["mean"])
     assert [mix["preference"]["few_shot"][m]["annotators"] for m in ("0", "4", "8")] == [14, 14, 0]
     assert curve[-1] < mix["preference"]["oracle"]["mean"] == pytest.approx(-np.log1p(np.exp(-3.0)))
+    assert metrics["returning_annotators"] == 0
+    assert mix["preference"]["returning"] is None
     assert mix["specialisation"]["annotators"]["nmi"] == pytest.approx(1.0)
     assert mix["specialisation"]["annotators"]["assignment"] == {"sentiment": 0, "grammar": 1, "informativeness": 2}
     assert mix["specialisation"]["pairs"]["nmi"] < 0.5

@@ -1,0 +1,218 @@
+"""What the runs of annotators.py found: tables, a picture, and figures.json beside the runs.
+
+    python benchmarks/annotators_report.py --picture held-out.png
+
+Likelihoods and accuracies are means over seeds, pair by pair; intervals are over annotators (bootstrap).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from annotators import OUT, PROJECT, Run, pairs_of
+from matplotlib.figure import Figure
+from safetensors.numpy import load_file
+
+from mixdpo.config import Params, load_params
+from mixdpo.config.data import PreferenceFiles
+from mixdpo.data.ready import read_preferences
+from mixdpo.evaluation.baselines import consensus, length_gap, length_slope
+from mixdpo.evaluation.heldout import HeldOut
+from mixdpo.evaluation.markdown import interval
+from mixdpo.evaluation.markdown import table as markdown
+from mixdpo.evaluation.plots import MARKERS, POLICY_COLOURS, panels, save, styled
+from mixdpo.evaluation.preference import History, Judgement, hits, log_predictive, log_sigmoid
+from mixdpo.evaluation.served import COMPARISONS
+from mixdpo.evaluation.statistics import Bootstrap, Floats
+from mixdpo.files import write_json
+from mixdpo.layout import Layout
+
+ENOUGH = 8  # pairs on each side, for a taste to be compared across topics
+
+
+def conditions(run: Run, arrays: dict[str, Any], train: HeldOut, test: HeldOut) -> dict[str, Floats]:
+    """log p of each test pair under what may be known of its annotator, by name of the condition.
+
+    stranger      nothing, or what a personal gate thinks of them
+    others        their other test pairs, each left out in turn
+    training      all their training pairs
+    all           both
+    training m    the first m of their training pairs (or all, where there are fewer)
+    others m      m of their other test pairs (or all others)
+    """
+    latent: Any = "pair" if run.kind in ("dpo", "pair") else "annotator"
+    before, later = (
+        Judgement(arrays[f"{split}_margins"], arrays[f"{split}_log_weights"], latent) for split in ("train", "test")
+    )
+
+    def predict(comparisons: int | None, most: int | None) -> Floats:
+        history = None if most == 0 else History.of(before, train.annotators, test.annotators, most)
+        return log_predictive(later, test.groups, comparisons, history)
+
+    found = {
+        "stranger": predict(0, 0),
+        "others": predict(None, 0),
+        "training": predict(0, None),
+        "all": predict(None, None),
+    }
+    found |= {f"training {m}": predict(0, m) for m in COMPARISONS}
+    return found | {f"others {m}": predict(m, 0) for m in COMPARISONS}
+
+
+@click.command(help=(__doc__ or "").split("\n")[0])
+@PROJECT
+@OUT
+@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Where to draw it.")
+def main(project: Path, out: Path, picture: Path | None) -> None:
+    params, layout = load_params(project / "params.yaml"), Layout(project.resolve())
+    train, test = pairs_of(layout, "train"), pairs_of(layout, "test")
+    bootstrap = Bootstrap(params.evaluation.bootstrap, params.seed)
+    scores: dict[str, dict[str, list[Floats]]] = {}
+    for path in sorted(out.glob("*-seed*.safetensors")):
+        run = Run.named(path.stem)
+        for name, values in conditions(run, load_file(path), train, test).items():
+            scores.setdefault(run.variant, {}).setdefault(name, []).append(values)
+    if "dpo" not in scores:
+        raise click.ClickException(f"{out} has no finished run of dpo; run benchmarks/annotators.py first")
+    gaps = [length_gap(pairs.columns["chosen"], pairs.columns["rejected"]) for pairs in (train, test)]
+    slope = length_slope(gaps[0])
+    scores["length"] = {name: [log_sigmoid(slope * gaps[1])] for name in scores["dpo"]}
+    dpo = scores["dpo"]["stranger"]
+    figures = {
+        variant: {name: figure(values, dpo, test.groups, bootstrap) for name, values in own.items()}
+        for variant, own in scores.items()
+    }
+    about = {"pairs": sizes(train, test), "people": people(params, layout, train, test, bootstrap), "slope": slope}
+    write_json(out / "figures.json", {"schema": 1, **about, "variants": figures})
+    click.echo(json.dumps(about, indent=1) + "\n\n" + tables(figures))
+    if picture:
+        save(draw(figures, about["pairs"]["having"]), picture)
+
+
+def figure(values: list[Floats], dpo: list[Floats], groups: Any, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Likelihood (nats a pair) and accuracy, the same against DPO, and the likelihood of each seed."""
+    own, other = np.mean(values, axis=0), np.mean(dpo, axis=0)
+    right, base = (np.mean([hits(each) for each in group], axis=0) for group in (values, dpo))
+    return {
+        "log_likelihood": bootstrap.mean(own, groups).record(),
+        "accuracy": bootstrap.mean(right, groups).record(),
+        "minus_dpo": bootstrap.difference(own, other, groups).record(),
+        "accuracy_minus_dpo": bootstrap.difference(right, base, groups).record(),
+        "seeds": [float(each.mean()) for each in values],
+    }
+
+
+def sizes(train: HeldOut, test: HeldOut) -> dict[str, Any]:
+    """Pairs and people, and how many of the test annotators have at least m training pairs, or m other test pairs."""
+    before, own = Counter(train.annotators), Counter(test.annotators)
+    return {
+        "train": len(train.annotators),
+        "test": len(test.annotators),
+        "annotators": len(own),
+        "known": sum(name in before for name in own),
+        "having": {
+            m: {"training": sum(before[name] >= m for name in own), "others": sum(count > m for count in own.values())}
+            for m in COMPARISONS
+        },
+    }
+
+
+def people(params: Params, layout: Layout, train: HeldOut, test: HeldOut, bootstrap: Bootstrap) -> dict[str, Any]:
+    """How far people agree with each other on a pair, and with themselves from topic to topic about length.
+
+    `consensus` counts the labels of all annotators of the files, also those who are left out of the project.
+    """
+    gap = length_gap(test.columns["chosen"], test.columns["rejected"])
+    agree = everyone(params, layout, test)
+    judged = np.isfinite(agree)
+    shares = [longer_shares(pairs) for pairs in (train, test)]
+    both = sorted(set(shares[0]) & set(shares[1]))
+    correlation = np.corrcoef([[own[name] for name in both] for own in shares])[0, 1] if len(both) > 2 else None
+    return {
+        "longer": bootstrap.mean(0.5 + 0.5 * np.sign(gap), test.groups).record(),
+        "consensus": bootstrap.mean(agree[judged], test.groups[judged]).record(),
+        "length_taste": {
+            "correlation": None if correlation is None else float(correlation),
+            "annotators": len(both),
+        },
+    }
+
+
+def everyone(params: Params, layout: Layout, test: HeldOut) -> Floats:
+    """`consensus` for each test pair."""
+    source, columns = params.preferences.source, test.columns
+    names = ("pair_id", "annotator", "prompt", "chosen", "rejected")
+    rows = [dict(zip(names, row, strict=True)) for row in zip(*(columns[name] for name in names), strict=True)]
+    if isinstance(source, PreferenceFiles):
+        whole = source.model_copy(update={"min_pairs": None, "per_annotator": None, "limit": None})
+        rows = read_preferences(whole, layout.root / params.inputs, params.splits).rows
+    pairs = [(row["prompt"], row["chosen"], row["rejected"]) for row in rows]
+    found = consensus(pairs, [row["annotator"] for row in rows])
+    agreement = dict(zip((row["pair_id"] for row in rows), found, strict=True))
+    return np.array([agreement[pair_id] for pair_id in columns["pair_id"]])
+
+
+def longer_shares(pairs: HeldOut) -> dict[str, float]:
+    """How often each annotator of enough pairs chose the longer text."""
+    longer = length_gap(pairs.columns["chosen"], pairs.columns["rejected"]) > 0
+    counts = Counter(pairs.annotators)
+    wins = Counter(name for name, won in zip(pairs.annotators, longer, strict=True) if won)
+    return {name: wins[name] / count for name, count in counts.items() if count >= ENOUGH}
+
+
+def tables(figures: dict[str, Any]) -> str:
+    """Likelihood, difference to DPO and accuracy under each condition; then likelihood by number of comparisons."""
+    rows = []
+    for variant, own in figures.items():
+        shown = ("stranger",) if variant in ("dpo", "length") or variant.startswith("pair") else tuple(own)[:4]
+        for name in shown:
+            entry = own[name]
+            rows.append(
+                [
+                    f"{variant}, {name}" if len(shown) > 1 else variant,
+                    interval(entry["log_likelihood"]),
+                    interval(entry["minus_dpo"], sign=True),
+                    interval(entry["accuracy"]),
+                    " ".join(f"{value:.3f}" for value in entry["seeds"]),
+                ]
+            )
+    header = ["policy, known of the annotator", "log-likelihood", "difference to dpo", "accuracy", "seeds"]
+    parts = [markdown(header, rows)]
+    for which in ("training", "others"):
+        few = [
+            [variant, *(f"{own[f'{which} {m}']['log_likelihood']['mean']:.4f}" for m in COMPARISONS)]
+            for variant, own in figures.items()
+        ]
+        parts.append(markdown([f"{which} pairs known", *map(str, COMPARISONS)], few))
+    return "\n\n".join(parts)
+
+
+@styled
+def draw(figures: dict[str, Any], having: dict[int, dict[str, int]]) -> Figure:
+    """Held-out likelihood against comparisons known, from training topics (left) and from the test topics (right)."""
+    drawing, axes = panels(2, height=3.6, columns=2)
+    for ax, which in zip(axes, ("training", "others"), strict=True):
+        for number, (variant, own) in enumerate(figures.items()):
+            curve = [own[f"{which} {m}"]["log_likelihood"] for m in COMPARISONS]
+            colour = POLICY_COLOURS[number % len(POLICY_COLOURS)]
+            mean, low, high = (np.array([each[part] for each in curve]) for part in ("mean", "low", "high"))
+            marker = MARKERS[number % len(MARKERS)]
+            ax.plot(range(len(mean)), mean, color=colour, marker=marker, markersize=4, label=variant)
+            if variant == "dpo":
+                ax.fill_between(range(len(mean)), low, high, color=colour, alpha=0.15, linewidth=0)
+        ax.axhline(np.log(0.5), color="#7a7a7a", linewidth=0.8)
+        ax.set_xticks(range(len(COMPARISONS)), [f"{m}\n({having[m][which]})" for m in COMPARISONS])
+        ax.set(title=f"{which} pairs", xlabel="comparisons known of the annotator (annotators)")
+        ax.grid(axis="y")
+    axes[0].set_ylabel("held-out log-likelihood (nats a pair)")
+    drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return drawing
+
+
+if __name__ == "__main__":
+    main()
