@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from mixdpo.objective import noisy_margins, preference_margins
+
+if TYPE_CHECKING:
+    from mixdpo.config.policy import Policy, Training
 
 
 class Likelihood(nn.Module):
@@ -28,6 +31,12 @@ class Likelihood(nn.Module):
         self.register_buffer("epsilon", torch.tensor(epsilon, dtype=torch.float32))
         self.per_token = per_token
         self.noisy = epsilon > 0
+
+    @classmethod
+    def of(cls, policy: Policy, training: Training) -> Likelihood:
+        """As the configuration says."""
+        epsilon = policy.noise.epsilon if policy.noise else 0.0
+        return cls(policy.betas or training.beta, policy.margins == "token", epsilon)
 
     def margins(
         self,

@@ -117,23 +117,70 @@ def test_two_runs_write_the_same_bytes(params: Params, layout: Layout) -> None:
     assert layout.training_curve("moe").read_bytes() == curve
 
 
+def test_a_policy_that_grows_tells_how(params: Params, layout: Layout) -> None:
+    values = params.model_dump(mode="json", by_alias=True)
+    values["policies"]["mix"] |= {"experts": 1, "growth": {"most": 2, "steps": 2, "gain": 0.0, "prune": 0.0}}
+    train.run(parse_params(values), layout, "mix")
+    metrics = read_json(layout.metrics("train-mix"))
+    policy = MixturePolicy.from_pretrained(layout.policy("mix"))
+    assert metrics["experts"] == policy.experts == policy.description["experts"]
+    tried = [row["experts"] for row in metrics["growth"]]
+    assert tried[0] == 1
+    assert 2 in tried
+    kept = [row for row in metrics["growth"] if row["kept"]]
+    assert metrics["validation_marginal"] == pytest.approx(kept[-1]["validation_marginal"])
+
+
+def test_experts_start_from_and_are_measured_against_references_of_their_own(params: Params, layout: Layout) -> None:
+    inputs = layout.root / params.inputs
+    for place in range(3):
+        shutil.copytree(layout.sft, inputs / f"reference-{place}")
+        weights = load_file(layout.sft / "model.safetensors")
+        shifted = {name: tensor + 0.02 * place for name, tensor in weights.items()}
+        save_file(shifted, inputs / f"reference-{place}" / "model.safetensors", metadata={"format": "pt"})
+    values = params.model_dump(mode="json", by_alias=True)
+    values["training"]["learning_rate"] = 1e-30
+    values["policies"]["moe"] |= {
+        "architecture": {"kind": "independent"},
+        "references": [f"reference-{place}" for place in range(3)],
+        "symmetry": {"kind": "none"},
+    }
+    changed = parse_params(values)
+    train.run(changed, layout, "moe")
+    policy = MixturePolicy.from_pretrained(layout.policy("moe"))
+    rows = read_table(layout.validated("preferences"), PREFERENCES).to_pylist()
+    prompts, completions = [row["prompt"] for row in rows], [row["chosen"] for row in rows]
+    logps = policy.logps(prompts, completions)
+    assert (logps[:, 0] - logps[:, 2]).abs().min() > 1e-3
+    # untrained experts are their references, so no pair is preferred
+    torch.testing.assert_close(policy.reference_logps(prompts, completions), logps)
+    assert read_json(layout.metrics("train-moe"))["validation_marginal"] == pytest.approx(-0.6931, abs=1e-4)
+    # the gate learned on the features that serving gives it
+    mine = policy.prompt_features([row["prompt"] for row in rows if row["split"] == "train"])
+    torch.testing.assert_close(policy.weighting.mean, mine.mean(dim=0), atol=1e-5, rtol=1e-4)
+    # another reference is another run
+    before = train._key(changed, layout, changed.policies["moe"])
+    save_file(weights, inputs / "reference-2" / "model.safetensors", metadata={"format": "pt"})
+    assert train._key(changed, layout, changed.policies["moe"]) != before
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from mixdpo.config import load_params
 from mixdpo.layout import Layout
 from mixdpo.stages import train
-from mixdpo.training import trainer
+from mixdpo.training.run import Run
 
 root = Path(sys.argv[1])
-step = trainer._Run.step
+step = Run.step
 
 def dying(run, number):
     if number == 7:
         os.kill(os.getpid(), signal.SIGKILL)
     return step(run, number)
 
-trainer._Run.step = dying
+Run.step = dying
 train.run(load_params(root / "params.yaml"), Layout(root), "mix")
 """
 

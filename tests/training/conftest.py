@@ -20,7 +20,6 @@ from mixdpo.policy.likelihood import Likelihood
 from mixdpo.policy.loading import frozen_reference, new_experts
 from mixdpo.policy.tokens import TokenRow, encode_prompts, encode_rows, pad
 from mixdpo.policy.weighting import Weighting, new_weighting
-from mixdpo.stages.train import likelihood_of
 from mixdpo.training import Mixture, PreferencePairs, Setup, TrainingResult, train_mixture
 from mixdpo.training.growth import grow_mixture
 from mixdpo.training.tokenizer import new_causal_lm, train_bpe
@@ -161,7 +160,7 @@ def train(new_model: Callable[[], Any]) -> Callable[..., Trained]:
             else each.pairs
             for each in (task, held_out)
         )
-        mixture = Mixture(models, weighting, likelihood_of(policy, settings))
+        mixture = Mixture(models, weighting, Likelihood.of(policy, settings))
         setup = Setup(settings, policy, seed, CPU)
         run = grow_mixture if policy.growth else train_mixture
         result = run(mixture, pairs, validation, setup, checkpoint=checkpoint)
