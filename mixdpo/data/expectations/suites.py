@@ -155,7 +155,12 @@ def _preferences(params: Params) -> Expectations:
     )
     yield enough_rows(1, "pairs", _where_pairs_come_from(params))
     yield from all_splits(params)
-    yield rule(
+    if not _may_return(params):
+        yield _annotators_keep_to_one_split()
+
+
+def _annotators_keep_to_one_split() -> Any:
+    return rule(
         custom.ExpectValuesToKeepToOneGroup,
         "annotator_in_one_split",
         Phase.TABLE,
@@ -165,8 +170,14 @@ def _preferences(params: Params) -> Expectations:
         fold=False,
         expects="Each annotator labels pairs of one split only",
         fault="the annotator labels pairs in two splits, so held-out figures are for known annotators",
-        remedy="to measure unknown annotators, give all pairs of an annotator one split",
+        remedy="run the stage that writes this table again; set preferences.annotators.returning where this is meant",
     )
+
+
+def _may_return(params: Params) -> bool:
+    """Whether annotators of training may label held-out pairs too; the evaluation then judges them apart."""
+    made = params.preferences.annotators
+    return params.preferences.source.kind == "files" or (made is not None and made.returning > 0)
 
 
 def _where_pairs_come_from(params: Params) -> str:

@@ -178,6 +178,19 @@ def test_an_annotator_in_two_splits_is_a_warning(params: Params, preferences: li
     assert not verdict.reasons
 
 
+RETURNING = {"train": 9, "validation": 3, "test": 6, "pairs": 9, "noise": 0.0, "min_gap": 0.5, "returning": 0.5}
+
+
+@pytest.mark.parametrize("meant", [FILES, {"annotators": RETURNING}], ids=["files", "returning"])
+def test_annotators_may_be_met_again_where_that_is_meant(
+    meant: dict[str, Any], params_with: Callable[..., Params], preferences: list[Row]
+) -> None:
+    preferences[0]["annotator"] = "annotator-1"
+    verdict = verdict_on("preferences", preferences, params_with(preferences=meant))
+    assert verdict.passed
+    assert not verdict.warnings
+
+
 def test_no_row_is_lost_and_accepted_rows_are_accepted_again(params: Params, preferences: list[Row]) -> None:
     draw = random.Random(0)
     faults: list[Row] = [
