@@ -89,6 +89,19 @@ class Layout:
         """metrics/STAGE.json; STAGE may carry an argument, as in `validation-reviews` or `train-mix`."""
         return self.root / "metrics" / f"{stage}.json"
 
+    # studies
+    @property
+    def study_params(self) -> Path:
+        return self.root / "studies" / "params.yaml"
+
+    def study(self, name: str) -> Path:
+        return self.root / "studies" / "results" / name
+
+    @property
+    def study_cache(self) -> Path:
+        """Untracked: figures of finished variants, and what all of them share."""
+        return self.root / ".mixdpo" / "studies"
+
     def work(self, stage: str, key: str) -> Path:
         """Untracked directory for a stage's resumable state, keyed by a digest of all its inputs."""
         return self.root / ".mixdpo" / "work" / f"{stage}-{key[:16]}"

@@ -1,0 +1,44 @@
+"""Figures of a variant, kept by what they depend on: an interrupted study goes on, a repeated one is instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mixdpo.files import code_digests, digest, directory_digest, file_digest, read_json, write_json
+from mixdpo.layout import Layout
+from mixdpo.studies.setting import Setting
+
+# of the figures themselves; raise it when they change though the code below stays
+SCHEMA = 1
+CODE = ("objective", "policy", "training", "rewards")
+
+
+def world_key(layout: Layout) -> str:
+    """Digest of what the pipeline left that studies use: scored candidates, reference policy, reward models."""
+    parts = [file_digest(layout.validated("scores")), *map(directory_digest, (layout.sft, layout.rewards))]
+    return digest(parts)
+
+
+@dataclass(frozen=True)
+class FigureCache:
+    """JSON files below `directory`, one for each setting, seed, world and state of the code."""
+
+    directory: Path
+    world: str
+    code: dict[str, str]
+
+    @classmethod
+    def of(cls, layout: Layout) -> FigureCache:
+        return cls(layout.study_cache / "figures", world_key(layout), code_digests(*CODE))
+
+    def path(self, setting: Setting, seed: int) -> Path:
+        return self.directory / f"{digest([SCHEMA, setting.model_dump(mode='json'), seed, self.world, self.code])}.json"
+
+    def find(self, setting: Setting, seed: int) -> dict[str, Any] | None:
+        path = self.path(setting, seed)
+        return read_json(path) if path.is_file() else None
+
+    def keep(self, setting: Setting, seed: int, figures: dict[str, Any]) -> None:
+        write_json(self.path(setting, seed), figures)
