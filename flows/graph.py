@@ -44,8 +44,13 @@ def read_graph(root: Path) -> tuple[Stage, ...]:
             reasons.append(str(error))
         raise ConfigError(f"DVC cannot read the project in {root}: {': '.join(reasons)}") from None
     check = changed.union(*(nx.ancestors(graph, stage) for stage in changed))
-    # pointers to data (*.dvc) are nodes too, but nothing is to be run for them
-    order = [stage for stage in reversed(list(nx.topological_sort(graph))) if isinstance(stage, PipelineStage)]
+    # pointers to data (*.dvc) are nodes too, but nothing is to be run for them; stages of other directories (studies)
+    # are run by name only, as `dvc repro` has it
+    order = [
+        stage
+        for stage in reversed(list(nx.topological_sort(graph)))
+        if isinstance(stage, PipelineStage) and Path(stage.path) == Path(repo.root_dir) / "dvc.yaml"
+    ]
     names = {stage: stage.name for stage in order}
     return tuple(
         Stage(names[stage], tuple(sorted(names[up] for up in graph.successors(stage) if up in names)), stage in check)

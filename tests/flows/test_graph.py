@@ -60,6 +60,13 @@ def test_pointers_to_data_are_not_stages(make_project: Callable[[str], Path]) ->
     assert read_graph(root) == (Stage("only", (), True),)
 
 
+def test_stages_of_other_directories_are_left_alone(make_project: Callable[[str], Path]) -> None:
+    root = make_project("only: {cmd: echo 1 > out.txt, outs: [out.txt]}")
+    (root / "studies").mkdir()
+    (root / "studies" / "dvc.yaml").write_text("stages:\n  other: {cmd: cat ../out.txt > o.txt, deps: [../out.txt]}\n")
+    assert read_graph(root) == (Stage("only", (), True),)
+
+
 def test_a_directory_without_project_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read_graph(tmp_path)
