@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +20,18 @@ from typing import Any
 
 import click
 import numpy as np
+import pyarrow as pa
 from safetensors.numpy import save_file
 
 from mixdpo.config import Params, load_params
 from mixdpo.config.policy import Policy
-from mixdpo.data.schema import PREFERENCES, read_table
+from mixdpo.data.schema import PREFERENCES, read_table, unit_hash, write_table
+from mixdpo.errors import ConfigError
 from mixdpo.evaluation.heldout import HeldOut, judge_pairs
 from mixdpo.files import replacing
 from mixdpo.layout import Layout
 from mixdpo.policy import MixturePolicy
+from mixdpo.stages import reference as reference_stage
 from mixdpo.stages import train as train_stage
 
 HEAD = {"kind": "shared", "head": "lowrank", "rank": 16, "trunk": "frozen"}
@@ -89,6 +93,35 @@ def runs(kinds: tuple[str, ...], experts: tuple[int, ...], seeds: int) -> Iterat
                 yield Run(kind, count, seed)
 
 
+def excerpt(params: Params, project: Layout, out: Path, pairs: int | None) -> Layout:
+    """A project to train in: the same reference policy and test pairs, but only so many training pairs.
+
+    Raises:
+        ConfigError: `out` holds runs on other pairs.
+    """
+    scratch = Layout((out / "project").resolve())
+    table = _of_some_annotators(read_table(project.validated("preferences"), PREFERENCES), pairs)
+    if (scratch.reference / "key.json").is_file():
+        if read_table(scratch.validated("preferences"))["pair_id"] != table["pair_id"]:
+            raise ConfigError(f"{out} holds runs on other pairs than these {table.num_rows}; name another --out")
+        return scratch
+    scratch.sft.parent.mkdir(parents=True, exist_ok=True)
+    scratch.sft.symlink_to(project.sft)
+    write_table(scratch.validated("preferences"), table, PREFERENCES)
+    reference_stage.run(params, scratch)
+    return scratch
+
+
+def _of_some_annotators(table: pa.Table, pairs: int | None) -> pa.Table:
+    """The table with at most `pairs` training pairs, of whole annotators by hash; validation pairs of these only."""
+    splits, names = table["split"].to_pylist(), table["annotator"].to_pylist()
+    counts = Counter(name for name, split in zip(names, splits, strict=True) if split == "train")
+    order = sorted(counts, key=lambda name: (unit_hash(name, "excerpt"), name))
+    total = np.cumsum([counts[name] for name in order])
+    met = set(order if pairs is None else order[: int((total <= pairs).sum())])
+    return table.filter(pa.array([split == "test" or name in met for name, split in zip(names, splits, strict=True)]))
+
+
 def pairs_of(project: Layout, split: str) -> HeldOut:
     return HeldOut.of(read_table(project.validated("preferences"), PREFERENCES), split)
 
@@ -119,17 +152,15 @@ OUT = click.option("--out", default=".mixdpo/annotators", show_default=True, typ
 @PROJECT
 @OUT
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1))
+@click.option("--pairs", type=click.IntRange(1), help="Training pairs at most, of whole annotators. Default: all.")
 @click.option("--experts", multiple=True, default=(2, 3), show_default=True, type=click.IntRange(2), help="Repeatable.")
 @click.option("--kind", "kinds", multiple=True, default=tuple(KINDS), show_default=True, type=click.Choice(list(KINDS)))
-def main(project: Path, out: Path, seeds: int, experts: tuple[int, ...], kinds: tuple[str, ...]) -> None:
+def main(
+    project: Path, out: Path, seeds: int, pairs: int | None, experts: tuple[int, ...], kinds: tuple[str, ...]
+) -> None:
     """Train what is not yet in --out, one after the other."""
     params, layout = load_params(project / "params.yaml"), Layout(project.resolve())
-    scratch = Layout((out / "project").resolve())
-    scratch.data.mkdir(parents=True, exist_ok=True)
-    for name in ("sft", "validated", "reference"):
-        link = scratch.data / name
-        if not link.is_symlink():
-            link.symlink_to(layout.data / name)
+    scratch = excerpt(params, layout, out, pairs)
     for run in runs(kinds, experts, seeds):
         target = out / f"{run.name}.safetensors"
         if target.is_file():

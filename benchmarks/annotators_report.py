@@ -38,7 +38,7 @@ ENOUGH = 8  # pairs on each side, for a taste to be compared across topics
 def conditions(run: Run, arrays: dict[str, Any], train: HeldOut, test: HeldOut) -> dict[str, Floats]:
     """log p of each test pair under what may be known of its annotator, by name of the condition.
 
-    stranger      nothing, or what a personal gate thinks of them
+    stranger      nothing; a personal gate knows whom it met in training
     others        their other test pairs, each left out in turn
     training      all their training pairs
     all           both
@@ -83,19 +83,35 @@ def main(project: Path, out: Path, picture: Path | None) -> None:
     slope = length_slope(gaps[0])
     scores["length"] = {name: [log_sigmoid(slope * gaps[1])] for name in scores["dpo"]}
     dpo = scores["dpo"]["stranger"]
-    figures = {
-        variant: {name: figure(values, dpo, test.groups, bootstrap) for name, values in own.items()}
-        for variant, own in scores.items()
+    trained = pairs_of(Layout((out / "project").resolve()), "train")
+    met = set(trained.annotators)
+    groups = {
+        "all": np.arange(len(test)),
+        "met": np.array([place for place, name in enumerate(test.annotators) if name in met]),
     }
-    about = {"pairs": sizes(train, test), "people": people(params, layout, train, test, bootstrap), "slope": slope}
+    figures = {
+        who: {
+            variant: {name: figure(values, dpo, rows, test.groups, bootstrap) for name, values in own.items()}
+            for variant, own in scores.items()
+        }
+        for who, rows in groups.items()
+    }
+    about = {
+        "pairs": sizes(train, trained, test),
+        "people": people(params, layout, train, test, bootstrap),
+        "slope": slope,
+    }
     write_json(out / "figures.json", {"schema": 1, **about, "variants": figures})
-    click.echo(json.dumps(about, indent=1) + "\n\n" + tables(figures))
+    click.echo(json.dumps(about, indent=1))
+    for who, own in figures.items():
+        click.echo(f"\nTest pairs of {who} annotators\n\n{tables(own)}")
     if picture:
-        save(draw(figures, about["pairs"]["having"]), picture)
+        save(draw(figures["all"], about["pairs"]["having"]), picture)
 
 
-def figure(values: list[Floats], dpo: list[Floats], groups: Any, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Likelihood (nats a pair) and accuracy, the same against DPO, and the likelihood of each seed."""
+def figure(values: list[Floats], dpo: list[Floats], rows: Any, groups: Any, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Likelihood (nats a pair) and accuracy on these rows, the same against DPO, and the likelihood of each seed."""
+    values, dpo, groups = [each[rows] for each in values], [each[rows] for each in dpo], groups[rows]
     own, other = np.mean(values, axis=0), np.mean(dpo, axis=0)
     right, base = (np.mean([hits(each) for each in group], axis=0) for group in (values, dpo))
     return {
@@ -107,14 +123,19 @@ def figure(values: list[Floats], dpo: list[Floats], groups: Any, bootstrap: Boot
     }
 
 
-def sizes(train: HeldOut, test: HeldOut) -> dict[str, Any]:
-    """Pairs and people, and how many of the test annotators have at least m training pairs, or m other test pairs."""
+def sizes(train: HeldOut, trained: HeldOut, test: HeldOut) -> dict[str, Any]:
+    """Pairs and people, and how many of the test annotators have at least m training pairs, or m other test pairs.
+
+    `trained` are the pairs that the policies learnt from, which may be fewer.
+    """
     before, own = Counter(train.annotators), Counter(test.annotators)
     return {
-        "train": len(train.annotators),
-        "test": len(test.annotators),
+        "training": len(train),
+        "trained": len(trained),
+        "test": len(test),
         "annotators": len(own),
-        "known": sum(name in before for name in own),
+        "returning": sum(name in before for name in own),
+        "met": len(set(trained.annotators) & set(own)),
         "having": {
             m: {"training": sum(before[name] >= m for name in own), "others": sum(count > m for count in own.values())}
             for m in COMPARISONS

@@ -183,7 +183,7 @@ def served(metrics: Mapping[str, Any]) -> Section:
         return Section(
             "Who is served",
             "This run reads ready preferences, whose annotators' tastes in terms of the judges are not known, so "
-            "reward by style cannot be told. Held-out preferences above are the measure.",
+            "reward by style cannot be told. Held-out preferences below are the measure.",
         )
     rows, gains = [], []
     for style, policies in metrics["styles"].items():

@@ -77,12 +77,14 @@ def comparisons(rng):
 def test_every_run_is_made_once_and_the_report_scores_it(benchmark, project, tmp_path):
     out = tmp_path / "runs"
     where = ["--project", str(project.root), "--out", str(out)]
-    asked = [*where, "--seeds", "1", "--experts", "2"]
+    asked = [*where, "--seeds", "1", "--experts", "2", "--pairs", "50"]
     first = CliRunner().invoke(benchmark("annotators").main, asked, catch_exceptions=False)
     made = [json.loads(line)["run"] for line in first.stdout.splitlines() if line.startswith("{")]
     assert made == ["dpo-seed0", "pair-2-seed0", "annotator-2-seed0", "personal-2-seed0"]
     again = CliRunner().invoke(benchmark("annotators").main, asked, catch_exceptions=False)
     assert "{" not in again.stdout
+    other = CliRunner().invoke(benchmark("annotators").main, [*where, "--pairs", "30"])
+    assert "holds runs on other pairs" in str(other.exception)
 
     picture = tmp_path / "picture.png"
     shown = CliRunner().invoke(
@@ -91,16 +93,12 @@ def test_every_run_is_made_once_and_the_report_scores_it(benchmark, project, tmp
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "| annotator-2, others |" in shown.stdout
     found = read_json(out / "figures.json")
-    assert found["pairs"] | {"having": None} == {
-        "train": 12 * 6,
-        "test": 12 * 4,
-        "annotators": 12,
-        "known": 12,
-        "having": None,
-    }
+    counts = {"training": 12 * 6, "trained": 8 * 6, "test": 12 * 4, "annotators": 12, "returning": 12, "met": 8}
+    assert {name: found["pairs"][name] for name in counts} == counts
     assert found["pairs"]["having"]["4"] == {"training": 12, "others": 0}
     assert found["pairs"]["having"]["8"]["training"] == 0
-    variants = found["variants"]
+    variants = found["variants"]["all"]
+    assert found["variants"]["met"]["personal-2"]["stranger"]["log_likelihood"]["clusters"] == 8
     assert set(variants) == {"dpo", "length", "pair-2", "annotator-2", "personal-2"}
     # one expert, or one latent a pair, learns nothing from what else somebody said
     for same in ("dpo", "pair-2"):
