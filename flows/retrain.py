@@ -1,6 +1,6 @@
 """The main job: run what is stale of dvc.yaml, publish metrics and report, register the policy.
 
-    python -m flows.retrain [--workers 2] [--no-register] [--pull] [--push] [--root DIRECTORY]
+    python -m flows.retrain [--workers 2] [--no-register] [--pull] [--push] [--warm-start REFERENCE] [--root DIRECTORY]
 
 DVC decides what is stale. What must not be in a reproducible graph (moving data, publishing, registering) happens here.
 Works with no Prefect server running (one is started for the run) and against the one that PREFECT_API_URL names.
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from prefect import flow, task
+from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
@@ -26,6 +26,7 @@ from flows.process import Children
 from flows.server import server
 from flows.summary import summarise
 from flows.tasks import RETRIES, CommandError, StageResult, is_transient, run_stages, transfer
+from flows.warm_start import warm_start as rewrite_params
 from mixdpo.config import load_params
 from mixdpo.errors import MixDPOError
 from mixdpo.evaluation.headline import headline
@@ -50,6 +51,7 @@ def retrain(
     registration: bool = True,
     pull: bool = False,
     push: bool = False,
+    warm_start: str | None = None,
     root: Path = Path(),
 ) -> Retrained:
     """From params.yaml to a registered policy.
@@ -59,6 +61,7 @@ def retrain(
         registration: whether the policy that params.yaml names becomes a version in the registry.
         pull: whether data and earlier runs come from DVC's remote first.
         push: whether data and these runs go to DVC's remote afterwards.
+        warm_start: a version, such as reviews@production, that training goes on from: params.yaml is changed so.
         root: the project's directory.
 
     Raises:
@@ -68,6 +71,8 @@ def retrain(
     root = root.resolve()
     layout = Layout(root)
     load_params(root / "params.yaml")  # a wrong value is told before anything starts
+    if warm_start is not None:
+        go_on_from(root, warm_start)
     with Children() as children:
         if pull:
             transfer("pull", root, children)
@@ -80,6 +85,15 @@ def retrain(
     report = layout.reports / "index.html"
     summary = summarise(stages, time.monotonic() - started, metrics, report, version)
     return Retrained(tuple(stages), version, summary)
+
+
+@task(name="warm-start", cache_policy=NO_CACHE, persist_result=False)
+def go_on_from(root: Path, reference: str) -> None:
+    """Rewrite params.yaml to start from a version of the registry, and say what changed."""
+    changed = rewrite_params(root, reference)
+    logger = get_run_logger()
+    for line in changed or [f"it starts from {reference} already"]:
+        logger.info("params.yaml: %s", line)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
@@ -123,11 +137,14 @@ def register_policy(layout: Layout, reason: str) -> Version:
 @click.option("--register/--no-register", default=True, show_default=True, help="Publish the policy in the registry.")
 @click.option("--pull", is_flag=True, help="First get data and earlier runs from DVC's remote.")
 @click.option("--push", is_flag=True, help="Afterwards give data and these runs to DVC's remote.")
+@click.option("--warm-start", metavar="REFERENCE", help="Go on from a version, such as reviews@production.")
 @click.option("--root", default=".", type=click.Path(file_okay=False, path_type=Path), help="The project's directory.")
-def main(workers: int, register: bool, pull: bool, push: bool, root: Path) -> None:
+def main(workers: int, register: bool, pull: bool, push: bool, warm_start: str | None, root: Path) -> None:
     try:
         with server():
-            done = retrain(workers=workers, registration=register, pull=pull, push=push, root=root)
+            done = retrain(
+                workers=workers, registration=register, pull=pull, push=push, warm_start=warm_start, root=root
+            )
     except CommandError as error:
         click.echo(f"\n{error}", err=True)
         sys.exit(1)

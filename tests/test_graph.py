@@ -22,7 +22,8 @@ POLICIES = ("dpo", "mix", "moe")
 PARAMETER_FILES = [ROOT / "params.yaml", *sorted((ROOT / "profiles").glob("*.yaml"))]
 
 # what hardly decides a result and everything uses; a change here is no reason to train again
-PLUMBING = ("config", "layout", "errors", "files", "progress", "compute", "data.schema")
+# (what comes out of the registry is compared with its digest)
+PLUMBING = ("config", "layout", "errors", "files", "progress", "compute", "data.schema", "registry")
 
 
 def expanded() -> dict[str, dict[str, Any]]:

@@ -35,4 +35,6 @@ def test_deployments_are_accepted_with_schedule_and_limit() -> None:
     assert deployment.global_concurrency_limit.limit == 1
     assert deployment.pull_steps == [{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}]
     # what the server offers people who start a run by hand
-    assert set(deployment.parameter_openapi_schema["properties"]) == {"workers", "registration", "pull", "push", "root"}
+    assert set(deployment.parameter_openapi_schema["properties"]) == {
+        *("workers", "registration", "pull", "push", "warm_start", "root")
+    }
