@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mixdpo.commands.artifacts import registry_option
+from mixdpo.commands.artifacts import open_registry, registry_option
 from mixdpo.commands.policies import load_policy
 
 if TYPE_CHECKING:
@@ -38,15 +38,18 @@ def compose(root: Path, out: Path, parts: tuple[str, ...], location: str | None)
 
     if out.exists():
         raise ConfigError(f"{out} exists; name a directory that does not, or remove it")
+    registry = open_registry(root, location)
     loaded: dict[str, MixturePolicy] = {}
     chosen, names = [], []
     for part in parts:
         whole, expert = split_expert(part)
         if whole not in loaded:
             loaded[whole] = load_policy(root, whole, location)
+        # an alias moves; what was composed is kept as the version that it means now
+        known = whole if Path(whole).exists() else registry.resolve(whole).reference
         for each in chosen_experts(part, expert, loaded[whole].experts):
             chosen.append((loaded[whole], each))
-            names.append(f"{whole}/expert-{each}")
+            names.append(f"{known}/expert-{each}")
     written = put_together(chosen, names).save_pretrained(out)
     for place, name in enumerate(names):
         click.echo(f"expert {place}  {name}")

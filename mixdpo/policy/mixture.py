@@ -242,8 +242,9 @@ class MixturePolicy(nn.Module):
             expert: write everything with this one; None mixes.
             annotators, metadata: for whom each text is, and what is known of it; see `log_weights`.
             mode: `sequence` draws an expert for each text, z ~ w(x) (exact); `token` mixes the experts' next-token
-                distributions by their posterior given the text so far (the same distribution); `argmax` takes the
-                likeliest expert of each prompt.
+                distributions by their posterior given the text so far (the same distribution, but for a temperature
+                or top_p, which then change what all write together); `argmax` takes the likeliest expert of each
+                prompt.
             weights: (experts,) or (prompts, experts) in place of the policy's own, as from `personalise`.
             top: of each prompt's experts only so many take part, the likeliest; the others never run.
             temperature: 0 is greedy.

@@ -15,7 +15,6 @@ from mixdpo.layout import Layout
 from mixdpo.policy import MixturePolicy
 from mixdpo.policy.base import Base
 from mixdpo.policy.likelihood import Likelihood
-from mixdpo.policy.likelihood import Likelihood
 from mixdpo.policy.loading import frozen_reference, load_causal_lm, new_experts
 from mixdpo.policy.weighting import Gate, PriorWeights, Weighting
 from mixdpo.registry import Registry
@@ -75,7 +74,6 @@ def started(params: Params, layout: Layout, weighting: Weighting | None = None) 
     experts = new_experts(model, policy.experts, base.architecture, torch.Generator().manual_seed(5))
     weighting = weighting or PriorWeights.uniform(policy.experts)
     start_from(policy, experts, weighting, base, params, layout)
-    likelihood = Likelihood.of(policy, params.training)
     description = {"architecture": base.architecture}
     return MixturePolicy(experts, weighting, base.reference, tokenizer, Likelihood(0.1), "annotator", description)
 
