@@ -80,6 +80,10 @@ def test_reading_what_was_written_gives_the_same() -> None:
             "preferences.annotators.pairs is 1, below validation.min_pairs_per_annotator 2: all would be refused;",
         ),
         (
+            {"preferences__annotators": None},
+            "pairs are to be labelled here, but annotators or styles are not given; fill both in",
+        ),
+        (
             {"preferences__source": FILES},
             "preferences.source.columns.annotator is null, so each pair is its own annotator, below "
             "validation.min_pairs_per_annotator 2: all would be refused; set that to 1 or name the column",
