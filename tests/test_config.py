@@ -99,6 +99,76 @@ def test_what_cannot_work_is_refused_with_key_and_remedy(changes: dict[str, Any]
     assert message.endswith("The profiles in profiles/ are complete, valid examples.")
 
 
+GATE = DEMO["policies"]["moe"]["weights"]
+SHARED = {"kind": "shared", "head": "linear", "rank": None}
+LORA = {"rank": 4, "alpha": 8.0}
+ALONE = {"kind": "independent"}
+GROWTH = {"most": 4, "steps": 10, "gain": 0.01, "prune": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"betas": [0.1, 0.2]}, "betas has 2 values but experts is 3; give one an expert, or leave it out"),
+        ({"betas": [0.1, 0.0, 0.2]}, "Input should be greater than 0, got 0.0"),
+        ({"noise": {"kind": "fixed", "epsilon": 0.5}}, "Input should be less than 0.5, got 0.5"),
+        ({"sparsity": {"top": 4, "by": "weights"}}, "sparsity.top is 4 but experts is 3; lower it"),
+        ({"carry": 1.5}, "Input should be less than or equal to 1, got 1.5"),
+        ({"frozen": [3]}, "frozen names expert 3; there are 0 to 2"),
+        (
+            {"frozen": [0, 1, 2], "weights": {"kind": "fixed", "values": None}},
+            "all experts are frozen and the weights do not learn; there is nothing to train",
+        ),
+        (
+            {"frozen": [0], "architecture": SHARED | {"trunk": "trainable"}},
+            "frozen experts over a trainable trunk would change with it; use trunk: frozen",
+        ),
+        ({"frozen": [0], "reseed": {"usage": 0.1, "patience": 1, "steps": 1}}, "reseed starts dead experts again"),
+        (
+            {"references": ["a", "b", "c"]},
+            "references of their own need models of their own; use architecture kind independent",
+        ),
+        (
+            {"references": ["a", "b"], "architecture": ALONE},
+            "references has 2 models but experts is 3; give one an expert",
+        ),
+        (
+            {"references": ["a", "b", "c"], "architecture": ALONE | {"lora": LORA}},
+            "adapters over one base have one reference; leave references out, or leave lora out",
+        ),
+        ({"architecture": SHARED | {"trunk": "lora"}}, "trunk lora without lora: a lora trunk needs rank and alpha"),
+        ({"architecture": SHARED | {"trunk": "frozen", "lora": LORA}}, "trunk frozen with lora: a lora trunk needs"),
+        (
+            {"symmetry": {"kind": "anchors", "annotators": {"ann": 0}}, "latent": "pair"},
+            "anchors say which expert an annotator has; use latent: annotator",
+        ),
+        ({"symmetry": {"kind": "anchors", "annotators": {"ann": 3}}}, "anchors name expert 3; there are 0 to 2"),
+        (
+            {"weights": {"kind": "domain", "experts": {"movie": 0, "book": 3}, "confidence": 0.8}},
+            "weights.experts names expert 3; there are 0 to 2",
+        ),
+        ({"weights": GATE | {"prompt": False}}, "a gate that sees neither prompt, annotators nor metadata; use wei"),
+        ({"growth": GROWTH | {"most": 2}}, "growth.most is 2 but experts starts at 3; raise it"),
+        (
+            {"growth": GROWTH, "betas": [0.1, 0.2, 0.3]},
+            "growth changes the number of experts, but betas names each of them; leave one of the two out",
+        ),
+        ({"starts": {"number": 1, "steps": 5}}, "Input should be greater than or equal to 2, got 1"),
+        ({"start": ["reviews@production"]}, "reviews@production"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_params(changed(policies__moe=DEMO["policies"]["moe"] | changes))
+    assert "policies.moe" in str(caught.value)
+    assert told in str(caught.value)
+
+
+def test_a_policy_may_start_with_one_expert_where_it_grows() -> None:
+    growing = DEMO["policies"]["moe"] | {"experts": 1, "growth": GROWTH}
+    assert parse_params(changed(policies__moe=growing)).policies["moe"].growth is not None
+
+
 def test_pairs_without_annotators_are_fine_where_one_pair_is_enough() -> None:
     params = parse_params(changed(preferences__source=FILES, validation__min_pairs_per_annotator=1))
     assert params.preferences.source.kind == "files"

@@ -121,8 +121,6 @@ def _contradictions(policy: Policy) -> Iterator[str]:
         yield "references of their own need models of their own; use architecture kind independent"
     if policy.references is not None and policy.architecture.kind == "independent" and policy.architecture.lora:
         yield "adapters over one base have one reference; leave references out, or leave lora out"
-    if policy.references is not None and policy.start:
-        yield "references and start both say where the experts begin; leave one of the two out"
     if policy.reseed is not None and policy.frozen:
         yield "reseed starts dead experts again, frozen ones too; leave one of the two out"
     if policy.sparsity is not None and policy.sparsity.top > experts:

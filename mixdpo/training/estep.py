@@ -93,8 +93,12 @@ class EStep(nn.Module):
         if self.policy.relaxation is not None:
             q = torch.where(given.any(dim=-1, keepdim=True), given, self._relaxed(step, beliefs))
         if sparsity is not None:
-            ranked = q.log() if sparsity.by == "responsibilities" else self._prior(log_weights.float(), member, len(q))
-            kept = top_experts(ranked.log_softmax(dim=-1), sparsity.top)[0] > float("-inf")
+            if sparsity.by == "responsibilities":
+                kept = top_experts(q.log(), sparsity.top)[0] > float("-inf")
+            else:
+                prior = self._prior(log_weights.float(), member, len(q))
+                # ties are kept: a gate that has not learned yet is no reason to leave the last experts out for ever
+                kept = prior >= prior.topk(sparsity.top).values[:, -1:]
             mass = torch.where(kept, q, 0.0)
             dropped = 1.0 - mass.sum(dim=-1).mean().item()
             # where the top by weight holds nothing of q, q stays: there is nothing to renormalise

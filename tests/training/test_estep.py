@@ -192,6 +192,13 @@ class TestSparsity:
         if by == "responsibilities":
             assert assigned.dropped <= 1 / 3
 
+    def test_weights_that_say_nothing_drop_nobody(self, pairs: Any, make_policy: Make) -> None:
+        uniform = torch.full((len(pairs), 3), 1 / 3).log()
+        policy = make_policy(3, sparsity={"top": 1, "by": "weights"})
+        assigned = estep_of(pairs, policy)(0, list(range(len(pairs))), logits_of(pairs), uniform)
+        assert (assigned.pairs > 0).all()
+        assert assigned.dropped == pytest.approx(0, abs=1e-6)
+
     @pytest.mark.parametrize("by", ["weights", "responsibilities"])
     def test_all_of_k_is_the_dense_computation(self, by: str, pairs: Any, make_policy: Make) -> None:
         everyone, logits, log_weights = list(range(len(pairs))), logits_of(pairs), weights_of(pairs)
