@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 Examples:
   mixdpo compose ./both reviews@v1/expert-0 books@v2/expert-1
   mixdpo compose ./four reviews@v3 data/policies/moe/expert-0
-  mixdpo generate ./both "This film"
 
 \b
 A part is one expert (reviews@v3/expert-1), or all of a mixture (reviews@v3). Parts of one mixture, or of mixtures that
