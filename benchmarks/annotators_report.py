@@ -21,12 +21,12 @@ from safetensors.numpy import load_file
 from mixdpo.config import Params, load_params
 from mixdpo.config.data import PreferenceFiles
 from mixdpo.data.ready import read_preferences
-from mixdpo.evaluation.baselines import consensus, length_gap, length_slope
+from mixdpo.evaluation.baselines import consensus, length_gap, length_tastes
 from mixdpo.evaluation.heldout import HeldOut
 from mixdpo.evaluation.markdown import interval
 from mixdpo.evaluation.markdown import table as markdown
 from mixdpo.evaluation.plots import MARKERS, POLICY_COLOURS, panels, save, styled
-from mixdpo.evaluation.preference import History, Judgement, hits, log_predictive, log_sigmoid
+from mixdpo.evaluation.preference import History, Judgement, hits, log_predictive
 from mixdpo.evaluation.served import COMPARISONS
 from mixdpo.evaluation.statistics import Bootstrap, Floats
 from mixdpo.files import write_json
@@ -79,9 +79,9 @@ def main(project: Path, out: Path, picture: Path | None) -> None:
             scores.setdefault(run.variant, {}).setdefault(name, []).append(values)
     if "dpo" not in scores:
         raise click.ClickException(f"{out} has no finished run of dpo; run benchmarks/annotators.py first")
-    gaps = [length_gap(pairs.columns["chosen"], pairs.columns["rejected"]) for pairs in (train, test)]
-    slope = length_slope(gaps[0])
-    scores["length"] = {name: [log_sigmoid(slope * gaps[1])] for name in scores["dpo"]}
+    for kinds in (1, 2, 3):
+        own = conditions(Run("length", kinds, 0), length_judgements(train, test, kinds), train, test)
+        scores[f"length-{kinds}"] = {name: [values] for name, values in own.items()}
     dpo = scores["dpo"]["stranger"]
     trained = pairs_of(Layout((out / "project").resolve()), "train")
     met = set(trained.annotators)
@@ -96,17 +96,24 @@ def main(project: Path, out: Path, picture: Path | None) -> None:
         }
         for who, rows in groups.items()
     }
-    about = {
-        "pairs": sizes(train, trained, test),
-        "people": people(params, layout, train, test, bootstrap),
-        "slope": slope,
-    }
+    about = {"pairs": sizes(train, trained, test), "people": people(params, layout, train, test, bootstrap)}
     write_json(out / "figures.json", {"schema": 1, **about, "variants": figures})
     click.echo(json.dumps(about, indent=1))
     for who, own in figures.items():
         click.echo(f"\nTest pairs of {who} annotators\n\n{tables(own)}")
     if picture:
         save(draw(figures["all"], about["pairs"]["having"]), picture)
+
+
+def length_judgements(train: HeldOut, test: HeldOut, kinds: int) -> dict[str, Floats]:
+    """What a mixture of tastes for length makes of the pairs, in the arrays of a run; one kind is the baseline."""
+    gaps = [length_gap(pairs.columns["chosen"], pairs.columns["rejected"]) for pairs in (train, test)]
+    slopes, shares = length_tastes(gaps[0], train.groups, kinds)
+    found = {}
+    for split, gap in zip(("train", "test"), gaps, strict=True):
+        found[f"{split}_margins"] = gap[:, None] * slopes
+        found[f"{split}_log_weights"] = np.tile(np.log(shares), (len(gap), 1))
+    return found
 
 
 def figure(values: list[Floats], dpo: list[Floats], rows: Any, groups: Any, bootstrap: Bootstrap) -> dict[str, Any]:
@@ -190,7 +197,7 @@ def tables(figures: dict[str, Any]) -> str:
     """Likelihood, difference to DPO and accuracy under each condition; then likelihood by number of comparisons."""
     rows = []
     for variant, own in figures.items():
-        shown = ("stranger",) if variant in ("dpo", "length") or variant.startswith("pair") else tuple(own)[:4]
+        shown = ("stranger",) if variant in ("dpo", "length-1") or variant.startswith("pair") else tuple(own)[:4]
         for name in shown:
             entry = own[name]
             rows.append(

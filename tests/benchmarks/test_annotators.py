@@ -99,7 +99,7 @@ def test_every_run_is_made_once_and_the_report_scores_it(benchmark, project, tmp
     assert found["pairs"]["having"]["8"]["training"] == 0
     variants = found["variants"]["all"]
     assert found["variants"]["met"]["personal-2"]["stranger"]["log_likelihood"]["clusters"] == 8
-    assert set(variants) == {"dpo", "length", "pair-2", "annotator-2", "personal-2"}
+    assert set(variants) == {"dpo", "pair-2", "annotator-2", "personal-2", "length-1", "length-2", "length-3"}
     # one expert, or one latent a pair, learns nothing from what else somebody said
     for same in ("dpo", "pair-2"):
         assert variants[same]["all"] == variants[same]["stranger"]
@@ -107,4 +107,4 @@ def test_every_run_is_made_once_and_the_report_scores_it(benchmark, project, tmp
     assert variants["annotator-2"]["all"] != variants["annotator-2"]["stranger"]
     assert variants["annotator-2"]["training 16"] == variants["annotator-2"]["training"]
     assert variants["annotator-2"]["training 0"] == variants["annotator-2"]["stranger"]
-    assert variants["length"]["all"]["log_likelihood"]["rows"] == 48
+    assert variants["length-1"]["all"]["log_likelihood"]["rows"] == 48
