@@ -72,12 +72,12 @@ def _refuse_misfit(
     if difference := architecture_difference(*bases) or reference_difference(*bases):
         raise ModelError(f"{name} does not fit {wanted}: it has {difference}; {REMEDY}")
     one, other = first.expert_models, policy.expert_models
-    shared = isinstance(one, SharedTrunk) and isinstance(other, SharedTrunk)
-    if shared and (difference := tensor_difference(one.trunk, other.trunk)):
-        raise ModelError(
-            f"{name} does not fit {wanted}: their trunks were trained apart ({difference}), and a mixture of this "
-            f"architecture has one; compose experts of one of them, or train both with trunk: frozen"
-        )
+    if isinstance(one, SharedTrunk) and isinstance(other, SharedTrunk):  # noqa: SIM102 (types are told one by one)
+        if difference := tensor_difference(one.trunk, other.trunk):
+            raise ModelError(
+                f"{name} does not fit {wanted}: their trunks were trained apart ({difference}), and a mixture of this "
+                f"architecture has one; compose experts of one of them, or train both with trunk: frozen"
+            )
     if first.likelihood.per_token != policy.likelihood.per_token:
         kinds = ["token" if each.likelihood.per_token else "sum" for each in (policy, first)]
         raise ModelError(
