@@ -11,7 +11,9 @@ from pydantic import Field, ValidationError, model_validator
 from mixdpo.config.base import Name, Natural, Section
 from mixdpo.config.data import AnnotatedPairs, Cleaning, PreferenceFiles, Preferences, Source, Splits, Validation
 from mixdpo.config.models import SFT, Candidates, Device, Rewards
-from mixdpo.config.policy import Evaluation, Policy, Registry, Training
+from mixdpo.config.outcome import Evaluation, Registry
+from mixdpo.config.policy import Policy
+from mixdpo.config.training import Training
 from mixdpo.errors import ConfigError
 
 _REFERENCE = "sft"

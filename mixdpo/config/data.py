@@ -166,7 +166,7 @@ class Style(Section):
 
 
 class Annotators(Section):
-    """A made population: who labels what. Annotators of one split label no pair of another, but for those who return."""
+    """A made population: who labels what. But for those who return, annotators of one split label in no other."""
 
     train: Count
     validation: Count

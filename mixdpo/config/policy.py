@@ -1,76 +1,17 @@
-"""params.yaml: a policy (experts, weights, options), its training by variational EM, evaluation and registry."""
+"""params.yaml: one policy, its experts, its weights and its options; and which options contradict each other."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from mixdpo.config.architecture import Architecture
-from mixdpo.config.base import Count, Fraction, Natural, NonNegative, Positive, Section
-from mixdpo.config.estep import Anchors, Gumbel, LabelNoise, Sparsity, Symmetry, Tempering
+from mixdpo.config.base import Count, Natural, NonNegative, Positive, Section
+from mixdpo.config.estep import Anchors, Gumbel, LabelNoise, Sparsity, Symmetry
+from mixdpo.config.options import Growth, Reseed, Start, Starts
 from mixdpo.config.weights import DomainWeights, FixedWeights, GateWeights, GlobalWeights, Weights
-from mixdpo.errors import RegistryError
-from mixdpo.registry.reference import parse_reference, split_expert
-
-
-class Reseed(Section):
-    """Give a dead expert a new start on what the mixture explains worst."""
-
-    usage: Annotated[float, Field(gt=0, lt=0.5)]  # mean responsibility below which an expert is dead ...
-    patience: Count  # ... for so many steps
-    steps: Count  # for how many steps it is handed the worst explained annotators (or pairs)
-
-
-class Starts(Section):
-    """Begin several times, each with its own seed, and go on with the start that explains validation pairs best.
-
-    EM ends in the nearest optimum: two tastes may share an expert while another expert has none.
-    """
-
-    number: Annotated[int, Field(ge=2)]
-    steps: Count  # after which the starts are compared
-
-
-class Growth(Section):
-    """Let held-out evidence choose K: split an expert, train on, keep the split where validation gains by it."""
-
-    most: Count  # experts at most
-    steps: Count  # of training after each split, before it is judged
-    gain: NonNegative  # nats a validation pair by which a split must pay
-    prune: Fraction  # experts with less mean responsibility than this are removed at the end
-
-
-def _stays(text: str) -> str:
-    """A version's name must mean the same version at every run; what has no @ is a directory below `inputs`."""
-    whole, _ = split_expert(text)
-    if "@" not in whole:
-        return text
-    try:
-        fixed = parse_reference(whole).fixed
-    except RegistryError as error:
-        raise ValueError(str(error)) from None
-    if not fixed:
-        raise ValueError(
-            f"{text} means another version whenever the alias moves; name the version, as in reviews@v3 (`mixdpo list` "
-            f"shows them; `python -m flows.retrain --warm-start {whole}` writes it)"
-        )
-    return text
-
-
-Start = Annotated[str, Field(min_length=1), AfterValidator(_stays)]
-
-# what training/health.py can find
-Finding = Literal[
-    "dead-expert",
-    "early-sharpening",
-    "expert-collapse",
-    "identical-experts",
-    "likelihood-displacement",
-    "posterior-collapse",
-    "worse-than-chance",
-]
 
 
 class Policy(Section):
@@ -160,32 +101,3 @@ def _growth_contradictions(policy: Policy, growth: Growth) -> Iterator[str]:
     if fixed or isinstance(policy.weights, DomainWeights):
         named = ", ".join(fixed) or "weights of kind domain"
         yield f"growth changes the number of experts, but {named} names each of them; leave one of the two out"
-
-
-class Training(Section):
-    beta: Positive
-    epochs: Count
-    batch_pairs: Count  # pairs a step; an annotator's pairs stay together as far as they fit
-    learning_rate: Positive
-    warmup: Fraction  # of all steps
-    weight_decay: NonNegative
-    clip: Positive  # norm of the gradient
-    tempering: Tempering
-    tile_tokens: Count  # completion tokens under the heads at once; bounds memory, never changes the result
-    max_tokens: Count  # of prompt and completion; a longer pair is refused
-    evaluate_every: Count  # steps between looks at the validation pairs
-    checkpoint_every: Count  # steps
-
-
-class Evaluation(Section):
-    samples_per_prompt: Count
-    bootstrap: Annotated[int, Field(ge=100)]
-    examples: Natural  # prompts shown with everyone's completion in the report
-
-
-class Registry(Section):
-    url: str | None  # a directory; null: $MIXDPO_REGISTRY, else the user's own data directory
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
-    policy: str
-    alias: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
-    refuse: tuple[Finding, ...] = ()  # health findings of the policy's training with which it is not registered

@@ -230,10 +230,9 @@ class ContinuousPolicy(nn.Module):
 
     def _compared(self, comparisons: Sequence[Comparison]) -> Compared:
         prompts, chosen, rejected = _columns(comparisons)
-        sides = [encode_rows(self.tokenizer, prompts, completions) for completions in (chosen, rejected)]
-        for rows in sides:
-            refuse_longer(rows, context_of(self.reference.trunk))
-        return Compared.under(self.reference, *sides)
+        better, worse = (encode_rows(self.tokenizer, prompts, completions) for completions in (chosen, rejected))
+        refuse_longer([*better, *worse], context_of(self.reference.trunk))
+        return Compared.under(self.reference, better, worse)
 
     def _reference_policy(self) -> MixturePolicy:
         description: dict[str, Any] = {"architecture": {"kind": "shared", "head": "linear", "rank": None}}

@@ -118,7 +118,8 @@ class Compared:
         hidden = reference.completion_states(batch)
         if cached is None:
             by_token = token_logps(reference.heads.one(hidden, 0).float(), batch.target)
-            cached = by_token.new_zeros(batch.rows).index_add(0, batch.row, by_token).tensor_split(2)
+            of_rows = by_token.new_zeros(batch.rows).index_add(0, batch.row, by_token)
+            cached = of_rows[: len(chosen)], of_rows[len(chosen) :]
         lengths = torch.bincount(batch.row, minlength=batch.rows)
         return cls(hidden, batch.target, batch.row, *cached, *lengths.chunk(2))
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from mixdpo.objective import noisy_margins, preference_margins
 
 if TYPE_CHECKING:
-    from mixdpo.config.policy import Policy, Training
+    from mixdpo.config.policy import Policy
+    from mixdpo.config.training import Training
 
 
 class Likelihood(nn.Module):

@@ -12,7 +12,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from mixdpo.config.base import Count, Name, Natural, NonNegative, Section
 from mixdpo.config.data import Annotators, Style
-from mixdpo.config.policy import Policy, Training
+from mixdpo.config.policy import Policy
+from mixdpo.config.training import Training
 from mixdpo.errors import ConfigError
 
 Label = str | int | float

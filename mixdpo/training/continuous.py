@@ -29,7 +29,7 @@ from mixdpo.training.schedule import adamw, anneal, set_learning_rate
 
 if TYPE_CHECKING:
     # types only: the core runs without pydantic
-    from mixdpo.config.policy import Training
+    from mixdpo.config.training import Training
 
 logger = logging.getLogger(__name__)
 

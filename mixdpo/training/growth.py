@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -179,6 +180,8 @@ class _Growth:
         if finished:
             state = {"history": result.history, "findings": result.findings, "seen": result.seen}
             save_checkpoint(finished, mixture, None, state)
+        if running:
+            shutil.rmtree(running, ignore_errors=True)
         return result
 
     def _look(self, pairs: PreferencePairs) -> View:

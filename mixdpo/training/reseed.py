@@ -14,7 +14,7 @@ from mixdpo.policy.experts import Experts
 from mixdpo.training.estep import Assigned
 
 if TYPE_CHECKING:
-    from mixdpo.config.policy import Reseed
+    from mixdpo.config.options import Reseed
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,8 @@ from mixdpo.training.validation import look, marginal, signs
 
 if TYPE_CHECKING:
     # types only: the core runs without pydantic
-    from mixdpo.config.policy import Policy, Training
+    from mixdpo.config.policy import Policy
+    from mixdpo.config.training import Training
 
 Row = dict[str, float]
 

@@ -19,7 +19,7 @@ from mixdpo.training.run import Row, Run, Setup
 
 if TYPE_CHECKING:
     # types only: the core runs without pydantic
-    from mixdpo.config.policy import Starts
+    from mixdpo.config.options import Starts
 
 logger = logging.getLogger(__name__)
 

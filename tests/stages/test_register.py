@@ -12,7 +12,7 @@ import yaml
 
 from mixdpo import training
 from mixdpo.config import Params, parse_params
-from mixdpo.config.policy import Finding
+from mixdpo.config.outcome import Finding
 from mixdpo.errors import ConfigError, DataError, RegistryError
 from mixdpo.files import directory_digest, file_digest, write_json
 from mixdpo.layout import Layout

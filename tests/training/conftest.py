@@ -13,7 +13,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from mixdpo.config.models import FromConfig
-from mixdpo.config.policy import Policy, Training
+from mixdpo.config.policy import Policy
+from mixdpo.config.training import Training
 from mixdpo.policy.context import Context
 from mixdpo.policy.experts import Experts
 from mixdpo.policy.likelihood import Likelihood

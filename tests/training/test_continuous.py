@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mixdpo.config.policy import Training
+from mixdpo.config.training import Training
 from mixdpo.errors import ConfigError, TrainingError
 from mixdpo.objective import leave_one_out_weights
 from mixdpo.policy.continuous import ContinuousPolicy

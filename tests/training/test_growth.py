@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from mixdpo.config.policy import Training
+from mixdpo.config.training import Training
 from mixdpo.objective import responsibilities
 from mixdpo.policy.likelihood import Likelihood
 from mixdpo.policy.weighting import PriorWeights

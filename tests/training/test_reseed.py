@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from mixdpo.config.policy import Reseed
+from mixdpo.config.options import Reseed
 from mixdpo.policy.experts import SharedTrunk
 from mixdpo.policy.heads import LinearHeads
 from mixdpo.training.estep import Assigned
