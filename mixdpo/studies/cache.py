@@ -10,15 +10,26 @@ from mixdpo.files import code_digests, digest, directory_digest, file_digest, re
 from mixdpo.layout import Layout
 from mixdpo.studies.setting import Setting
 
-# of the figures themselves; raise it when they change though the code below stays
-SCHEMA = 1
-CODE = ("objective", "policy", "training", "rewards")
+# what decides a figure: packages and, of those that mostly draw and print, single modules
+PACKAGES = ("objective", "policy", "training", "rewards")
+MODULES = {
+    "evaluation": ("heldout", "measure", "preference", "specialisation", "statistics"),
+    "stages": ("preferences",),
+    "studies": ("crossed_openings", "figures", "labelling", "runner", "training", "world"),
+}
 
 
 def world_key(layout: Layout) -> str:
     """Digest of what the pipeline left that studies use: scored candidates, reference policy, reward models."""
     parts = [file_digest(layout.validated("scores")), *map(directory_digest, (layout.sft, layout.rewards))]
     return digest(parts)
+
+
+def _code() -> dict[str, str]:
+    """sha256 (hex) by package or module."""
+    place = Path(__file__).parents[1]
+    modules = [Path(package, f"{module}.py") for package, names in MODULES.items() for module in names]
+    return code_digests(*PACKAGES) | {module.as_posix(): file_digest(place / module) for module in modules}
 
 
 @dataclass(frozen=True)
@@ -31,10 +42,10 @@ class FigureCache:
 
     @classmethod
     def of(cls, layout: Layout) -> FigureCache:
-        return cls(layout.study_cache / "figures", world_key(layout), code_digests(*CODE))
+        return cls(layout.study_cache / "figures", world_key(layout), _code())
 
     def path(self, setting: Setting, seed: int) -> Path:
-        return self.directory / f"{digest([SCHEMA, setting.model_dump(mode='json'), seed, self.world, self.code])}.json"
+        return self.directory / f"{digest([setting.model_dump(mode='json'), seed, self.world, self.code])}.json"
 
     def find(self, setting: Setting, seed: int) -> dict[str, Any] | None:
         path = self.path(setting, seed)

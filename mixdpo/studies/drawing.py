@@ -60,7 +60,7 @@ def heat(
 
 def titled(axes: Sequence[Axes], titles: Sequence[str]) -> None:
     for one, title in zip(axes, titles, strict=True):
-        one.set_title(title)
+        one.set_title(title, fontsize=9)
 
 
 def row_of(count: int, height: float) -> tuple[Figure, list[Axes]]:

@@ -27,13 +27,6 @@ def test_every_study_makes_different_variants_of_the_committed_grid(name: str) -
     assert len({tuple(variant.labels) for variant in variants}) == 1
 
 
-def test_the_stages_of_dvc_are_the_studies() -> None:
-    stages = yaml.safe_load((ROOT / "studies" / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    assert stages["study"]["matrix"]["name"] == list(MODULES)
-    params = yaml.safe_load((ROOT / "studies" / "params.yaml").read_text(encoding="utf-8"))
-    assert set(params) == {"base", *MODULES}
-
-
 def test_a_changed_setting_is_checked(base: Setting) -> None:
     assert base.changed(policy={"experts": 2}).policy.experts == 2
     assert base.asking(train=7).labelling.annotators.train == 7

@@ -48,7 +48,8 @@ def _annotators(ax: Axes, people: dict[str, Any]) -> None:
         x, y = places[mine].T
         ax.scatter(x, y, c=colours, marker=marker, s=26, linewidth=0)
         ax.scatter([], [], c="#555555", marker=marker, s=26, label=style)
-    ax.set(title="annotators: colour argmax q", xticks=[], yticks=[])
+    ax.set(xticks=[], yticks=[])
+    ax.set_title("annotators (colour: argmax q)", fontsize=9)
     ax.legend(fontsize=7, handletextpad=0.1, loc="best")
 
 
@@ -58,7 +59,8 @@ def _pairs(ax: Axes, points: dict[str, Any]) -> None:
     for number, style in enumerate(sorted(set(styles))):
         x, y = places[styles == style].T
         ax.scatter(x, y, s=6, color=COLOURS[number], linewidth=0, label=style)
-    ax.set(title="pairs: colour style", xticks=[], yticks=[])
+    ax.set(xticks=[], yticks=[])
+    ax.set_title("pairs (colour: style)", fontsize=9)
     ax.legend(fontsize=7, handletextpad=0.1, loc="best")
 
 
@@ -69,7 +71,7 @@ def _matrix(ax: Axes, matrix: dict[str, list[float]]) -> None:
         ax.text(x, y, f"{values[y, x]:.2f}", ha="center", va="center", color="black" if values[y, x] > 0.5 else "white")
     ax.set_xticks(range(values.shape[1]), [f"expert {k}" for k in range(values.shape[1])], fontsize=8)
     ax.set_yticks(range(len(values)), list(matrix), rotation=90, va="center", fontsize=8)
-    ax.set_title("annotators: mean q")
+    ax.set_title("mean q of a style's annotators", fontsize=9)
 
 
 def _spread(evidence: np.ndarray) -> np.ndarray:
