@@ -28,6 +28,7 @@ class NewMixture(NamedTuple):
     reference: Experts  # one for all experts, or one an expert
     tokenizer: PreTrainedTokenizerBase
     own: OwnReferences | None  # where it is one an expert
+    started: int  # how many experts, the first ones, are trained already
 
 
 def new_mixture(params: Params, layout: Layout, policy: Policy, compute: Compute) -> NewMixture:
@@ -44,10 +45,11 @@ def new_mixture(params: Params, layout: Layout, policy: Policy, compute: Compute
         own = OwnReferences(reference_sources(params, layout, policy), tokenizer, compute)
         context = load_context(params, layout, "train", own)
         weighting = new_weighting(policy.weights, policy.experts, context, generator)
-        return NewMixture(Mixture(experts_of(own.models), weighting, likelihood), own.models, tokenizer, own)
+        return NewMixture(Mixture(experts_of(own.models), weighting, likelihood), own.models, tokenizer, own, 0)
     reference = frozen_reference(copy.deepcopy(model))
     experts = new_experts(model, policy.experts, architecture, generator)
     weighting = new_weighting(policy.weights, policy.experts, load_context(params, layout, "train"), generator)
+    started = 0
     if policy.start:
-        start_from(policy, experts, weighting, Base(reference, tokenizer, architecture), params, layout)
-    return NewMixture(Mixture(experts, weighting, likelihood), reference, tokenizer, None)
+        started = start_from(policy, experts, weighting, Base(reference, tokenizer, architecture), params, layout)
+    return NewMixture(Mixture(experts, weighting, likelihood), reference, tokenizer, None, started)

@@ -33,11 +33,11 @@ def run(params: Params, layout: Layout, name: str) -> list[Path]:
         raise ConfigError(f"params.yaml has no policy {name!r}; it has {', '.join(params.policies)}")
     policy = params.policies[name]
     compute = prepare_compute(params.compute)
-    mixture, reference, tokenizer, own = new_mixture(params, layout, policy, compute)
+    mixture, reference, tokenizer, own, started = new_mixture(params, layout, policy, compute)
     train = load_pairs(params, layout, tokenizer, "train", mixture.weighting, _strangers(policy), own)
     validation = load_pairs(params, layout, tokenizer, "validation", mixture.weighting, references=own)
     work = layout.work(f"train-{name}", _key(params, layout, policy))
-    setup = Setup(params.training, policy, params.seed, *compute)
+    setup = Setup(params.training, policy, params.seed, *compute, started=started)
     fit = grow_mixture if policy.growth else train_mixture
     result = fit(mixture, train, validation, setup, checkpoint=work)
     experts = mixture.experts.experts

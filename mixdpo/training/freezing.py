@@ -12,11 +12,11 @@ from mixdpo.policy.experts import Experts
 
 
 @torch.no_grad()
-def perturb_others(experts: Experts, frozen: Sequence[int], scale: float, generator: torch.Generator) -> None:
-    """Break the symmetry with noise on all experts but the frozen ones."""
+def perturb_others(experts: Experts, stay: Sequence[int], scale: float, generator: torch.Generator) -> None:
+    """Break the symmetry with noise on all experts but those that are to stay as they are."""
     kept = [
         (parameter, ... if place is None else place)
-        for expert in frozen
+        for expert in stay
         for parameter, place in experts.expert_parameters(expert)
     ]
     values = [parameter[place].clone() for parameter, place in kept]

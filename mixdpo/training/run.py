@@ -54,6 +54,7 @@ class Setup:
     Attributes:
         seed: of the batch order, of whatever breaks the symmetry, and of the relaxation's draws.
         precision: of matrix products; log-probs, responsibilities and losses are float32.
+        started: how many experts, the first ones, come trained from elsewhere: noise is for the others.
         after: where the mixture has been trained before; None: it is new.
     """
 
@@ -62,6 +63,7 @@ class Setup:
     seed: int
     device: torch.device
     precision: torch.dtype = torch.float32
+    started: int = 0
     after: Continuation | None = None
 
 
@@ -88,7 +90,8 @@ class Run:
         self.mixture = mixture.to(setup.device).eval()
         if policy.symmetry.kind == "noise" and experts > 1 and setup.after is None:
             noise = torch.Generator().manual_seed(setup.seed)
-            perturb_others(mixture.experts, policy.frozen, policy.symmetry.scale, noise)
+            stay = {*policy.frozen, *range(setup.started)}
+            perturb_others(mixture.experts, sorted(stay), policy.symmetry.scale, noise)
         self.frozen = Frozen(mixture.experts, policy.frozen)
         self.estep = EStep(policy, settings.tempering, train, experts, settings.batch_pairs, setup.seed)
         self.estep.to(setup.device)

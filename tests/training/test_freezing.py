@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from mixdpo.policy.loading import new_experts
+from mixdpo.training.freezing import perturb_others
+
 Make = Callable[..., Any]
 GATE = {"kind": "gate", "hidden": 0, "entropy": 0.0, "rest_steps": 0, "learning_rate": 0.03}
 ARCHITECTURES = {
@@ -59,3 +62,15 @@ def test_the_frozen_do_not_count_in_the_gradients_norm(make_task: Make, train: M
     one = train(task, task, 2, frozen=[1], **options).result.history[0]["gradient_norm"]
     # equal experts have equal gradients: without one of the two the norm falls by sqrt 2
     assert one == pytest.approx(everyone / 2**0.5, rel=1e-5)
+
+
+def test_noise_is_for_experts_that_begin_anew(new_model: Make) -> None:
+    architecture = ARCHITECTURES["linear"]
+    experts = new_experts(new_model(), 3, architecture, torch.Generator().manual_seed(0))
+    before = [[part.clone() for part in own(experts, expert)] for expert in range(3)]
+    perturb_others(experts, [0, 1], 0.1, torch.Generator().manual_seed(0))
+    moved = [
+        any((one != other).any() for one, other in zip(before[expert], own(experts, expert), strict=True))
+        for expert in range(3)
+    ]
+    assert moved == [False, False, True]
