@@ -21,10 +21,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 
+from flows.command import told
 from flows.process import Children
 from flows.server import server
 from flows.tasks import RETRIES, TAIL, CommandError, is_transient
-from mixdpo.errors import MixDPOError
 from mixdpo.evaluation.markdown import table
 from mixdpo.layout import Layout
 from mixdpo.studies.plan import Plan, plan
@@ -129,19 +129,10 @@ def study(name: str, seeds: int | None = None, workers: int = 1, root: Path = Pa
 )
 @click.option("--root", default=".", type=click.Path(file_okay=False, path_type=Path), help="The project's directory.")
 def main(name: str, seeds: int | None, workers: int, root: Path) -> None:
-    try:
+    with told():
         plan(Layout(root), name, seeds).finished()  # what is wrong is told before a server starts
         with server():
             done = study(name=name, seeds=seeds, workers=workers, root=root)
-    except CommandError as error:
-        click.echo(f"\n{error}", err=True)
-        sys.exit(1)
-    except MixDPOError as error:
-        click.echo(f"\n{error}", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        click.echo("\nStopped. What was finished is kept; run again to go on.", err=True)
-        sys.exit(130)
     click.echo(f"\n{done.summary}")
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mixdpo.config import Params
 from mixdpo.files import code_digests, digest, directory_digest, file_digest, read_json, write_json
 from mixdpo.layout import Layout
 from mixdpo.studies.setting import Setting
@@ -19,10 +20,11 @@ MODULES = {
 }
 
 
-def world_key(layout: Layout) -> str:
-    """Digest of what the pipeline left that studies use: scored candidates, reference policy, reward models."""
-    parts = [file_digest(layout.validated("scores")), *map(directory_digest, (layout.sft, layout.rewards))]
-    return digest(parts)
+def world_key(params: Params, layout: Layout) -> str:
+    """Digest of what studies take from the pipeline: scored candidates, reference policy, reward models, parameters."""
+    left = [file_digest(layout.validated("scores")), *map(directory_digest, (layout.sft, layout.rewards))]
+    values = [params.seed, params.compute.model_dump(), params.candidates.model_dump(mode="json")]
+    return digest([left, values])
 
 
 def _code() -> dict[str, str]:
@@ -41,8 +43,8 @@ class FigureCache:
     code: dict[str, str]
 
     @classmethod
-    def of(cls, layout: Layout) -> FigureCache:
-        return cls(layout.study_cache / "figures", world_key(layout), _code())
+    def of(cls, params: Params, layout: Layout) -> FigureCache:
+        return cls(layout.study_cache / "figures", world_key(params, layout), _code())
 
     def path(self, setting: Setting, seed: int) -> Path:
         return self.directory / f"{digest([setting.model_dump(mode='json'), seed, self.world, self.code])}.json"

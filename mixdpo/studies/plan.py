@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from mixdpo.config import Params, load_params
 from mixdpo.errors import ConfigError, DataError
 from mixdpo.layout import Layout
 from mixdpo.studies.cache import FigureCache
@@ -37,7 +38,7 @@ class Plan:
             raise DataError(
                 f"{absent[0]} does not exist, and studies build on it; run `dvc repro validate-scores` first (minutes)"
             )
-        return FigureCache.of(layout)
+        return FigureCache.of(self.params, layout)
 
     @property
     def trainings(self) -> list[tuple[Variant, int]]:
@@ -55,11 +56,15 @@ class Plan:
             say(f"{self.study.name} {len(rows)}/{whole}  {_told(row)}")
         return Results(rows)
 
+    @cached_property
+    def params(self) -> Params:
+        """The project's params.yaml."""
+        return load_params(self.layout.root / "params.yaml")
+
     def _world(self) -> World:
-        from mixdpo.config import load_params
         from mixdpo.studies.world import World
 
-        return World.load(load_params(self.layout.root / "params.yaml"), self.layout)
+        return World.load(self.params, self.layout)
 
 
 def plan(layout: Layout, name: str, seeds: int | None = None, only: Sequence[str] = ()) -> Plan:

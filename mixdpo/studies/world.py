@@ -126,8 +126,7 @@ class World:
 
 
 def _key(params: Params, layout: Layout) -> str:
-    sampling = [params.candidates.model_dump(mode="json"), params.compute.dtype]
-    return digest([world_key(layout), sampling, code_digests("policy", "rewards")])[:16]
+    return digest([world_key(params, layout), code_digests("policy", "rewards")])[:16]
 
 
 def _keep(path: Path, arrays: dict[str, np.ndarray]) -> None:

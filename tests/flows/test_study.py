@@ -8,7 +8,7 @@ import pytest
 import yaml
 from prefect.client.orchestration import get_client
 
-from flows.study import study
+from flows.study import run_variants, study
 from flows.tasks import CommandError
 from mixdpo.layout import Layout
 from mixdpo.studies.plan import plan
@@ -23,7 +23,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     layout = lay_out(tmp_path_factory.mktemp("flow"))
     text = layout.study_params.read_text(encoding="utf-8")
     values = yaml.safe_load(text)
-    values["experts"]["experts"] = [2]  # a child process for each variant
+    values["experts"]["experts"] = [2]  # one variant, one child process
     layout.study_params.write_text(yaml.safe_dump(values), encoding="utf-8")
     return layout
 
@@ -34,18 +34,16 @@ async def artifact(key: str) -> str:
     return next(str(each.data) for each in found if each.key == key)
 
 
-def test_what_failed_is_named_and_what_is_missing_is_trained_and_published(project: Layout) -> None:
-    model = project.sft / "config.json"
-    text = model.read_text(encoding="utf-8")
-    model.write_text("{", encoding="utf-8")
-    with pytest.raises(CommandError, match=r"variant experts=2 of study experts failed with exit code 1.*\n") as caught:
-        study("experts", root=project.root)
-    assert "not a causal language model" in str(caught.value)
-
-    model.write_text(text, encoding="utf-8")
+def test_variants_that_are_missing_are_trained_and_published(project: Layout) -> None:
     done = study("experts", root=project.root)
     assert plan(project, "experts").finished() == plan(project, "experts").trainings
     assert "log-likelihood" in done.summary
     assert [path.name for path in done.paths] == ["table.md", "rows.csv", "summary.json", "figure.png"]
     assert asyncio.run(artifact("study-experts")).startswith("What do fewer experts than tastes")
     assert project.study("experts").as_uri() in asyncio.run(artifact("study-experts-picture"))
+
+
+def test_a_variant_that_fails_is_named_with_the_reason(project: Layout) -> None:
+    with pytest.raises(CommandError, match="variant experts=9 of study experts failed with exit code 2") as caught:
+        run_variants("experts", ["experts=9"], 1, project.root)
+    assert "no variant of experts matches experts=9; it has" in str(caught.value)

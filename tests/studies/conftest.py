@@ -41,7 +41,7 @@ def tiny_studies() -> dict[str, Any]:
     for name, section in values.items():
         if name != "base":
             section["seeds"] = 1
-    values["collapse"] |= {"beta": [0.1, 0.3], "entropy": [0.0], "temperature": [1.0, 2.0], "steps": 1}
+    values["collapse"] |= {"beta": [0.1, 0.3], "entropy": [0.0], "temperature": [1.0], "steps": 1}
     values["collapse"]["gate"] |= {"rest_steps": 1}
     for name in ("gates", "crossed"):
         values[name]["population"]["gate"] |= {"rest_steps": 1}

@@ -45,17 +45,17 @@ def test_a_repeated_study_trains_nothing_and_says_the_same(project: Layout, monk
 
 
 def test_a_part_of_the_grid_leaves_the_results_alone(project: Layout) -> None:
-    mixdpo(project, "study", "run", "experts")
-    before = (project.study("experts") / "table.md").read_text()
+    table = project.study("experts") / "table.md"
+    table.unlink(missing_ok=True)
     told = mixdpo(project, "study", "run", "experts", "--only", "experts=2")
     assert "a part of the grid" in told
-    assert (project.study("experts") / "table.md").read_text() == before
+    assert not table.exists()
     with pytest.raises(ConfigError, match=r"no variant of experts matches experts=9.*\n  experts=1\n  experts=2"):
         plan(project, "experts", only=["experts=9"])
 
 
 def test_the_list_counts_what_is_done(project: Layout) -> None:
-    mixdpo(project, "study", "run", "experts")
+    plan(project, "experts").run(lambda _: None)
     lines = mixdpo(project, "study", "list").splitlines()
     assert [line.split()[0] for line in lines] == list(MODULES)
     assert next(line for line in lines if line.startswith("experts")).split()[1:4] == ["2", "of", "2"]
