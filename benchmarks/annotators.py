@@ -56,7 +56,10 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Run:
-    """One training: a kind of mixture (`dpo` has one expert), its experts, a seed."""
+    """One training: a kind of mixture, its experts, a seed.
+
+    `dpo` is one expert on batches of any pairs; `annotator-1` the same on batches that keep an annotator's together.
+    """
 
     kind: str
     experts: int
@@ -153,7 +156,7 @@ OUT = click.option("--out", default=".mixdpo/annotators", show_default=True, typ
 @OUT
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1))
 @click.option("--pairs", type=click.IntRange(1), help="Training pairs at most, of whole annotators. Default: all.")
-@click.option("--experts", multiple=True, default=(2, 3), show_default=True, type=click.IntRange(2), help="Repeatable.")
+@click.option("--experts", multiple=True, default=(2, 3), show_default=True, type=click.IntRange(1), help="Repeatable.")
 @click.option("--kind", "kinds", multiple=True, default=tuple(KINDS), show_default=True, type=click.Choice(list(KINDS)))
 def main(
     project: Path, out: Path, seeds: int, pairs: int | None, experts: tuple[int, ...], kinds: tuple[str, ...]

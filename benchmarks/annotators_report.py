@@ -23,15 +23,18 @@ from mixdpo.config.data import PreferenceFiles
 from mixdpo.data.ready import read_preferences
 from mixdpo.evaluation.baselines import consensus, length_gap, length_tastes
 from mixdpo.evaluation.heldout import HeldOut
-from mixdpo.evaluation.markdown import interval
+from mixdpo.evaluation.markdown import interval, number
 from mixdpo.evaluation.markdown import table as markdown
 from mixdpo.evaluation.plots import MARKERS, POLICY_COLOURS, panels, save, styled
-from mixdpo.evaluation.preference import History, Judgement, hits, log_predictive
+from mixdpo.evaluation.preference import History, Ids, Judgement, hits, log_predictive
 from mixdpo.evaluation.served import COMPARISONS
 from mixdpo.evaluation.statistics import Bootstrap, Floats
 from mixdpo.files import write_json
 from mixdpo.layout import Layout
 
+BySeed = dict[int, Floats]  # seed -> log p of each test pair
+
+TITLES = {"training": "training topics", "others": "test topics"}
 ENOUGH = 8  # pairs on each side, for a taste to be compared across topics
 
 
@@ -72,17 +75,17 @@ def main(project: Path, out: Path, picture: Path | None) -> None:
     params, layout = load_params(project / "params.yaml"), Layout(project.resolve())
     train, test = pairs_of(layout, "train"), pairs_of(layout, "test")
     bootstrap = Bootstrap(params.evaluation.bootstrap, params.seed)
-    scores: dict[str, dict[str, list[Floats]]] = {}
-    for path in sorted(out.glob("*-seed*.safetensors")):
-        run = Run.named(path.stem)
-        for name, values in conditions(run, load_file(path), train, test).items():
-            scores.setdefault(run.variant, {}).setdefault(name, []).append(values)
+    scores: dict[str, dict[str, BySeed]] = {}
+    finished = [Run.named(path.stem) for path in out.glob("*-seed*.safetensors")]
+    for run in sorted(finished, key=lambda run: (run.experts, run.kind != "dpo", run.kind, run.seed)):
+        for name, values in conditions(run, load_file(out / f"{run.name}.safetensors"), train, test).items():
+            scores.setdefault(run.variant, {}).setdefault(name, {})[run.seed] = values
     if "dpo" not in scores:
         raise click.ClickException(f"{out} has no finished run of dpo; run benchmarks/annotators.py first")
+    dpo = scores["dpo"]["stranger"]
     for kinds in (1, 2, 3):
         own = conditions(Run("length", kinds, 0), length_judgements(train, test, kinds), train, test)
-        scores[f"length-{kinds}"] = {name: [values] for name, values in own.items()}
-    dpo = scores["dpo"]["stranger"]
+        scores[f"length-{kinds}"] = {name: dict.fromkeys(dpo, values) for name, values in own.items()}
     trained = pairs_of(Layout((out / "project").resolve()), "train")
     met = set(trained.annotators)
     groups = {
@@ -116,17 +119,18 @@ def length_judgements(train: HeldOut, test: HeldOut, kinds: int) -> dict[str, Fl
     return found
 
 
-def figure(values: list[Floats], dpo: list[Floats], rows: Any, groups: Any, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Likelihood (nats a pair) and accuracy on these rows, the same against DPO, and the likelihood of each seed."""
-    values, dpo, groups = [each[rows] for each in values], [each[rows] for each in dpo], groups[rows]
-    own, other = np.mean(values, axis=0), np.mean(dpo, axis=0)
-    right, base = (np.mean([hits(each) for each in group], axis=0) for group in (values, dpo))
+def figure(values: BySeed, dpo: BySeed, rows: Ids, groups: Ids, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Likelihood (nats a pair) and accuracy on these rows, the same against DPO of the same seeds, and each seed's."""
+    pairs = [(values[seed][rows], dpo[seed][rows]) for seed in values if seed in dpo]
+    own, other = np.mean(pairs, axis=0)
+    right, base = np.mean([[hits(each) for each in pair] for pair in pairs], axis=0)
+    groups = groups[rows]
     return {
         "log_likelihood": bootstrap.mean(own, groups).record(),
         "accuracy": bootstrap.mean(right, groups).record(),
         "minus_dpo": bootstrap.difference(own, other, groups).record(),
         "accuracy_minus_dpo": bootstrap.difference(right, base, groups).record(),
-        "seeds": [float(each.mean()) for each in values],
+        "seeds": {str(seed): float(each[rows].mean()) for seed, each in values.items()},
     }
 
 
@@ -197,7 +201,9 @@ def tables(figures: dict[str, Any]) -> str:
     """Likelihood, difference to DPO and accuracy under each condition; then likelihood by number of comparisons."""
     rows = []
     for variant, own in figures.items():
-        shown = ("stranger",) if variant in ("dpo", "length-1") or variant.startswith("pair") else tuple(own)[:4]
+        # one expert, or one latent a pair, has no use for what else a person said
+        alone = variant == "dpo" or variant.endswith("-1") or variant.startswith("pair")
+        shown = ("stranger",) if alone else tuple(own)[:4]
         for name in shown:
             entry = own[name]
             rows.append(
@@ -206,14 +212,14 @@ def tables(figures: dict[str, Any]) -> str:
                     interval(entry["log_likelihood"]),
                     interval(entry["minus_dpo"], sign=True),
                     interval(entry["accuracy"]),
-                    " ".join(f"{value:.3f}" for value in entry["seeds"]),
+                    " ".join(number(value) for value in entry["seeds"].values()),
                 ]
             )
     header = ["policy, known of the annotator", "log-likelihood", "difference to dpo", "accuracy", "seeds"]
     parts = [markdown(header, rows)]
     for which in ("training", "others"):
         few = [
-            [variant, *(f"{own[f'{which} {m}']['log_likelihood']['mean']:.4f}" for m in COMPARISONS)]
+            [variant, *(number(own[f"{which} {m}"]["log_likelihood"]["mean"], 4) for m in COMPARISONS)]
             for variant, own in figures.items()
         ]
         parts.append(markdown([f"{which} pairs known", *map(str, COMPARISONS)], few))
@@ -222,22 +228,23 @@ def tables(figures: dict[str, Any]) -> str:
 
 @styled
 def draw(figures: dict[str, Any], having: dict[int, dict[str, int]]) -> Figure:
-    """Held-out likelihood against comparisons known, from training topics (left) and from the test topics (right)."""
+    """What comparisons from training topics (left) and from test topics (right) add to DPO's held-out likelihood."""
     drawing, axes = panels(2, height=3.6, columns=2)
+    mixtures = {name: own for name, own in figures.items() if name != "dpo" and not name.startswith("length")}
+    places = np.arange(len(COMPARISONS))
     for ax, which in zip(axes, ("training", "others"), strict=True):
-        for number, (variant, own) in enumerate(figures.items()):
-            curve = [own[f"{which} {m}"]["log_likelihood"] for m in COMPARISONS]
-            colour = POLICY_COLOURS[number % len(POLICY_COLOURS)]
+        for place, (variant, own) in enumerate(mixtures.items()):
+            curve = [own[f"{which} {m}"]["minus_dpo"] for m in COMPARISONS]
             mean, low, high = (np.array([each[part] for each in curve]) for part in ("mean", "low", "high"))
-            marker = MARKERS[number % len(MARKERS)]
-            ax.plot(range(len(mean)), mean, color=colour, marker=marker, markersize=4, label=variant)
-            if variant == "dpo":
-                ax.fill_between(range(len(mean)), low, high, color=colour, alpha=0.15, linewidth=0)
-        ax.axhline(np.log(0.5), color="#7a7a7a", linewidth=0.8)
-        ax.set_xticks(range(len(COMPARISONS)), [f"{m}\n({having[m][which]})" for m in COMPARISONS])
-        ax.set(title=f"{which} pairs", xlabel="comparisons known of the annotator (annotators)")
+            look = {"color": POLICY_COLOURS[1 + place % (len(POLICY_COLOURS) - 1)], "label": variant}
+            shift = 0.09 * (place - (len(mixtures) - 1) / 2)
+            marker = MARKERS[place % len(MARKERS)]
+            ax.errorbar(places + shift, mean, [mean - low, high - mean], marker=marker, markersize=4, **look)
+        ax.axhline(0, color="#7a7a7a", linewidth=0.8)
+        ax.set_xticks(places, [f"{m}\n({having[m][which]})" for m in COMPARISONS])
+        ax.set(title=f"known: {TITLES[which]}", xlabel="comparisons (annotators who have them)")
         ax.grid(axis="y")
-    axes[0].set_ylabel("held-out log-likelihood (nats a pair)")
+    axes[0].set_ylabel("log-likelihood minus dpo (nats a pair)")
     drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return drawing
 

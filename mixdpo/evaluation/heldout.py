@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mixdpo.policy import MixturePolicy
 
 
-PAIRS_AT_ONCE = 2048  # tokenised together; the policy makes its own batches of them
+PAIRS_AT_ONCE = 16384  # tokenised together; the policy makes its own batches of the different texts among them
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,8 @@ def test_every_run_is_made_once_and_the_report_scores_it(benchmark, project, tmp
     out = tmp_path / "runs"
     where = ["--project", str(project.root), "--out", str(out)]
     asked = [*where, "--seeds", "1", "--experts", "2", "--pairs", "50"]
+    run = benchmark("annotators").Run
+    assert all(run.named(each.name) == each for each in (run("dpo", 1, 3), run("personal", 2, 0)))
     first = CliRunner().invoke(benchmark("annotators").main, asked, catch_exceptions=False)
     made = [json.loads(line)["run"] for line in first.stdout.splitlines() if line.startswith("{")]
     assert made == ["dpo-seed0", "pair-2-seed0", "annotator-2-seed0", "personal-2-seed0"]
