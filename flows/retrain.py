@@ -8,7 +8,6 @@ Works with no Prefect server running (one is started for the run) and against th
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +21,13 @@ from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 
+from flows.command import told
 from flows.process import Children
 from flows.server import server
 from flows.summary import summarise
-from flows.tasks import RETRIES, CommandError, StageResult, is_transient, run_stages, transfer
+from flows.tasks import RETRIES, StageResult, is_transient, run_stages, transfer
 from flows.warm_start import warm_start as rewrite_params
 from mixdpo.config import load_params
-from mixdpo.errors import MixDPOError
 from mixdpo.evaluation.headline import headline
 from mixdpo.evaluation.markdown import markdown_table
 from mixdpo.files import read_json
@@ -140,20 +139,8 @@ def register_policy(layout: Layout, reason: str) -> Version:
 @click.option("--warm-start", metavar="REFERENCE", help="Go on from a version, such as reviews@production.")
 @click.option("--root", default=".", type=click.Path(file_okay=False, path_type=Path), help="The project's directory.")
 def main(workers: int, register: bool, pull: bool, push: bool, warm_start: str | None, root: Path) -> None:
-    try:
-        with server():
-            done = retrain(
-                workers=workers, registration=register, pull=pull, push=push, warm_start=warm_start, root=root
-            )
-    except CommandError as error:
-        click.echo(f"\n{error}", err=True)
-        sys.exit(1)
-    except MixDPOError as error:
-        click.echo(f"\n{error}", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        click.echo("\nStopped. What was finished is kept; run again to go on.", err=True)
-        sys.exit(130)
+    with told(), server():
+        done = retrain(workers=workers, registration=register, pull=pull, push=push, warm_start=warm_start, root=root)
     click.echo(f"\n{done.summary}")
 
 

@@ -9,7 +9,6 @@ reference/            the frozen reference with its tokenizer: a plain Hugging F
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from mixdpo.errors import ConfigError, DataError, ModelError
 from mixdpo.files import replacing, write_json
+from mixdpo.policy.description import read_description
 from mixdpo.policy.experts import SharedTrunk
 from mixdpo.policy.latent import Compared, LatentHeads, Posterior, fit_posteriors
 from mixdpo.policy.likelihood import Likelihood
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 KEYS = ("dimensions", "rank", "likelihood")
 FILE = "continuous.json"
+NAMES = ("a continuous policy", "`ContinuousPolicy.save_pretrained`")
 
 
 class ContinuousPolicy(nn.Module):
@@ -211,7 +212,7 @@ class ContinuousPolicy(nn.Module):
             ModelError: it is no continuous policy, of another schema, or its parts do not fit together.
         """
         path = Path(directory)
-        about = _read_description(path)
+        about = read_description(path, FILE, SCHEMA, KEYS, *NAMES)
         model, tokenizer = load_causal_lm(path / "reference")
         try:
             policy = cls.new(
@@ -248,21 +249,3 @@ def _columns(comparisons: Sequence[Comparison]) -> tuple[list[str], list[str], l
         raise DataError("there are no comparisons; give at least one (prompt, chosen, rejected)")
     prompts, chosen, rejected = zip(*map(as_triple, comparisons), strict=True)
     return list(prompts), list(chosen), list(rejected)
-
-
-def _read_description(directory: Path) -> dict[str, Any]:
-    path = directory / FILE
-    try:
-        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(
-            f"{directory} is no continuous policy: it has no {FILE}; name a directory that "
-            f"`ContinuousPolicy.save_pretrained` wrote"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise ModelError(f"{path} is not JSON ({error}); copy or train the policy again") from error
-    if about.get("schema") != SCHEMA:
-        raise ModelError(f"{path} has schema {about.get('schema')}, this mixdpo reads {SCHEMA}; use a matching mixdpo")
-    if missing := [key for key in KEYS if key not in about]:
-        raise ModelError(f"{path} lacks {', '.join(missing)}; copy or train the policy again")
-    return about

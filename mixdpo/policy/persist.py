@@ -12,7 +12,6 @@ weights.safetensors        the gate, or the prior over experts
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from mixdpo.errors import ConfigError, ModelError
 from mixdpo.files import replacing, write_json
+from mixdpo.policy.description import read_description
 from mixdpo.policy.experts import Experts, SharedTrunk
 from mixdpo.policy.likelihood import Likelihood
 from mixdpo.policy.loading import experts_of, frozen_reference, load_causal_lm, new_experts, reference_models
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mixdpo.policy.mixture import MixturePolicy
 
 SCHEMA = 2
+NAMES = ("a mixture", "`mixdpo train` or `mixdpo pull`")
 KEYS = ("experts", "references", "likelihood", "latent", "architecture", "weights", "description")
 
 
@@ -70,7 +71,7 @@ def load_policy(directory: Path) -> MixturePolicy:
     """
     from mixdpo.policy.mixture import MixturePolicy
 
-    about = _read_description(directory)
+    about = read_description(directory, "mixture.json", SCHEMA, KEYS, *NAMES)
     model, tokenizer = load_causal_lm(directory / "reference")
     experts = about["experts"]
     reference: Experts
@@ -144,24 +145,6 @@ def _description(policy: MixturePolicy) -> dict[str, Any]:
         "weights": policy.weighting.describe(),
         "description": policy.description,
     }
-
-
-def _read_description(directory: Path) -> dict[str, Any]:
-    path = directory / "mixture.json"
-    try:
-        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(
-            f"{directory} is not a mixture: it has no mixture.json; name a directory that `mixdpo train` or "
-            f"`mixdpo pull` wrote"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise ModelError(f"{path} is not JSON ({error}); pull or train the mixture again") from error
-    if about.get("schema") != SCHEMA:
-        raise ModelError(f"{path} has schema {about.get('schema')}, this mixdpo reads {SCHEMA}; use a matching mixdpo")
-    if missing := [key for key in KEYS if key not in about]:
-        raise ModelError(f"{path} lacks {', '.join(missing)}; pull or train the mixture again")
-    return about
 
 
 def _tensors(named: Mapping[str, Tensor]) -> dict[str, Tensor]:

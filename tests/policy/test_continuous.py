@@ -173,7 +173,7 @@ def test_bad_input_says_what_to_give(policy: ContinuousPolicy, make_model: Make,
         policy.personalise([{"prompt": "a", "chosen": "b"}])
     with pytest.raises(ConfigError, match="latent of 0 dimensions"):
         ContinuousPolicy.new(make_model(), policy.tokenizer, 0, 2, Likelihood(0.5), generator())
-    with pytest.raises(ModelError, match=r"no continuous policy: it has no continuous\.json"):
+    with pytest.raises(ModelError, match=r"not a continuous policy: it has no continuous\.json"):
         ContinuousPolicy.from_pretrained(tmp_path)
 
 

@@ -115,7 +115,7 @@ def refusal(directory: Path) -> str:
 
 def test_a_description_that_cannot_be_read_is_refused(saved: Path) -> None:
     change_description(saved, lambda about: about.pop("likelihood"))
-    assert refusal(saved) == f"{saved}/mixture.json lacks likelihood; pull or train the mixture again"
+    assert refusal(saved) == f"{saved}/mixture.json lacks likelihood; pull, copy or train it again"
     change_description(saved, lambda about: about.update(schema=99))
     assert "has schema 99, this mixdpo reads 2; use a matching mixdpo" in refusal(saved)
     (saved / "mixture.json").write_text("{")

@@ -124,6 +124,10 @@ SETTINGS = {
 }
 
 
+def settings_of(**changes: Any) -> Training:
+    return Training.model_validate(SETTINGS | changes)
+
+
 def policy_of(experts: int, **changes: Any) -> Policy:
     values = {
         "experts": experts,
@@ -133,6 +137,11 @@ def policy_of(experts: int, **changes: Any) -> Policy:
         "symmetry": {"kind": "noise", "scale": 0.1} if experts > 1 else {"kind": "none"},
     }
     return Policy.model_validate(values | changes)
+
+
+@pytest.fixture(scope="session")
+def make_settings() -> Callable[..., Training]:
+    return settings_of
 
 
 @pytest.fixture(scope="session")
@@ -147,7 +156,7 @@ def train(new_model: Callable[[], Any]) -> Callable[..., Trained]:
     def run(task: Task, held_out: Task, experts: int, seed: int = 0, checkpoint: Any = None, **changes: Any) -> Trained:
         of_policy = {name: changes.pop(name) for name in list(changes) if name in Policy.model_fields}
         policy = policy_of(experts, **of_policy)
-        settings = Training.model_validate(SETTINGS | changes)
+        settings = settings_of(**changes)
         models = new_experts(
             copy.deepcopy(new_model()),
             experts,

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from mixdpo.config.training import Training
 from mixdpo.errors import ConfigError, TrainingError
 from mixdpo.objective import leave_one_out_weights
 from mixdpo.policy.continuous import ContinuousPolicy
@@ -23,20 +22,6 @@ from mixdpo.training.continuous import ContinuousResult, LatentTraining, train_c
 from mixdpo.training.latent_heldout import leave_some_out, prior_logits, validation_marginal
 
 Make = Callable[..., Any]
-SETTINGS = {
-    "beta": 0.5,
-    "epochs": 12,
-    "batch_pairs": 48,
-    "learning_rate": 1e-2,
-    "warmup": 0.1,
-    "weight_decay": 0.0,
-    "clip": 10.0,
-    "tempering": {"start": 1.0, "steps": 0},
-    "tile_tokens": 4096,
-    "max_tokens": 32,
-    "evaluate_every": 1000,
-    "checkpoint_every": 1000,
-}
 ANNEALED = LatentTraining(kl_steps=80)
 
 
@@ -46,7 +31,7 @@ class Run(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def fit(new_model: Make, tokenizer: Any) -> Callable[..., Run]:
+def fit(new_model: Make, tokenizer: Any, make_settings: Make) -> Callable[..., Run]:
     def run(
         train: PreferencePairs,
         validation: PreferencePairs,
@@ -58,7 +43,7 @@ def fit(new_model: Make, tokenizer: Any) -> Callable[..., Run]:
     ) -> Run:
         generator = torch.Generator().manual_seed(seed)
         policy = ContinuousPolicy.new(new_model(), tokenizer, dimensions, 4, Likelihood(0.5), generator)
-        settings = Training.model_validate(SETTINGS | changes)
+        settings = make_settings(**({"epochs": 12} | changes))
         result = train_continuous(policy, train, validation, settings, latent, seed, checkpoint=checkpoint)
         return Run(policy, result)
 
@@ -181,10 +166,10 @@ def test_the_bound_is_below_the_marginal_of_the_training_pairs(graded: Make, fit
     assert last["elbo"] > run.result.history[0]["elbo"] + 0.03
 
 
-def test_gradients_reach_heads_and_posteriors(make_task: Make, fit: Make) -> None:
+def test_gradients_reach_heads_and_posteriors(make_task: Make, fit: Make, make_settings: Make) -> None:
     task = make_task([3, 3])
     policy = fit(task.pairs, task.pairs, epochs=1).policy
-    settings = Training.model_validate(SETTINGS)
+    settings = make_settings(epochs=12)
     run = module._Run(policy, task.pairs, settings, ANNEALED, 0, torch.float32)
     before = copy.deepcopy(run.trained.state_dict())
     run.step(0)

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from mixdpo.config.training import Training
 from mixdpo.objective import responsibilities
 from mixdpo.policy.likelihood import Likelihood
 from mixdpo.policy.weighting import PriorWeights
@@ -21,20 +20,6 @@ Make = Callable[..., Any]
 GROWTH = {"most": 4, "steps": 32, "gain": 0.02, "prune": 0.05}
 TRAINABLE = {"kind": "shared", "head": "linear", "rank": None, "trunk": "trainable"}
 LOWRANK = {"kind": "shared", "head": "lowrank", "rank": 4, "trunk": "frozen"}
-SETTINGS = {
-    "beta": 0.5,
-    "epochs": 1,
-    "batch_pairs": 48,
-    "learning_rate": 1e-2,
-    "warmup": 0.1,
-    "weight_decay": 0.0,
-    "clip": 10.0,
-    "tempering": {"start": 1.0, "steps": 0},
-    "tile_tokens": 4096,
-    "max_tokens": 32,
-    "evaluate_every": 1000,
-    "checkpoint_every": 1000,
-}
 GATE = {"kind": "gate", "hidden": 0, "entropy": 0.01, "rest_steps": 4, "learning_rate": 1e-2}
 GLOBAL = {"kind": "global", "alpha": 1.5, "smoothing": 0.8}
 
@@ -124,7 +109,9 @@ def test_a_split_is_the_same_policy_until_it_is_trained(make_task: Make, train: 
         assert torch.equal(tensor, before[name]), name
 
 
-def test_pruning_leaves_the_log_probs_of_the_others(make_task: Make, train: Make, make_policy: Make) -> None:
+def test_pruning_leaves_the_log_probs_of_the_others(
+    make_task: Make, train: Make, make_policy: Make, make_settings: Make
+) -> None:
     """Two styles, three experts, of which one explains nothing."""
     task, held_out = make_task([12, 12], seed=0), make_task([8, 8], seed=1)
     two = train(task, held_out, 2, epochs=6, weights=GLOBAL)
@@ -133,7 +120,7 @@ def test_pruning_leaves_the_log_probs_of_the_others(make_task: Make, train: Make
         experts.heads.weight[1] = 0.0
     weighting = PriorWeights(torch.tensor([0.49, 0.02, 0.49]).log())
     policy = make_policy(3, growth=GROWTH)
-    settings = Training.model_validate(SETTINGS)
+    settings = make_settings()
     mixture = Mixture(experts, weighting, Likelihood.of(policy, settings))
     wanted = look(mixture, held_out.pairs, 4096, torch.device("cpu"), torch.float32).logits[:, [0, 2]]
     run = growth._Growth(task.pairs, held_out.pairs, Setup(settings, policy, 0, torch.device("cpu")), None)
