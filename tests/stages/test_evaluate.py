@@ -23,9 +23,12 @@ from mixdpo.stages.evaluate import run
 
 @pytest.fixture(scope="module")
 def project(toy_params: Params, toy_project: Layout, tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    """The toy project, evaluated."""
+    """The toy project, evaluated; one of its annotators labelled three training pairs too."""
     layout = Layout(tmp_path_factory.mktemp("evaluated") / "project")
     shutil.copytree(toy_project.root, layout.root)
+    pairs = read_table(layout.validated("preferences"), PREFERENCES).to_pylist()
+    before = [{**row, "pair_id": f"before-{row['pair_id']}", "split": "train"} for row in pairs[:3]]
+    write_table(layout.validated("preferences"), [*pairs, *before], PREFERENCES)
     assert run(toy_params, layout) == [layout.evaluation, layout.metrics("evaluation")]
     return layout
 
@@ -50,8 +53,18 @@ def test_figures_are_there_for_everyone_and_finite(project: Layout) -> None:
     assert len(markdown_table(metrics).splitlines()) == 6
 
 
+def test_who_labelled_in_training_is_predicted_with_it(project: Layout) -> None:
+    metrics = read_json(project.metrics("evaluation"))
+    assert metrics["returning_annotators"] == 1
+    mix, dpo = (metrics["policies"][name]["preference"]["returning"] for name in ("mix", "dpo"))
+    assert mix["log_likelihood"]["rows"] == 4
+    assert mix["log_likelihood"] != mix["stranger"]["log_likelihood"]
+    # one expert has nothing to learn from it
+    assert dpo["log_likelihood"] == dpo["stranger"]["log_likelihood"]
+
+
 def test_figures_are_those_of_the_policies_themselves(toy_params: Params, project: Layout) -> None:
-    pairs = read_table(project.validated("preferences")).to_pylist()
+    pairs = [row for row in read_table(project.validated("preferences")).to_pylist() if row["split"] == "test"]
     policy = MixturePolicy.from_pretrained(project.policy("dpo"))
     columns = ("prompt", "chosen", "rejected", "chosen_finished", "rejected_finished")
     margins = policy.margins(*([row[name] for row in pairs] for name in columns))[:, 0].double().numpy()
