@@ -43,6 +43,7 @@ def draw(results: Results) -> Figure:
     for ax, column, colour in zip(axes, (LOG_LIKELIHOOD, NMI, EFFECTIVE), COLOURS, strict=False):
         curve(ax, results, "experts", column.value, column.title, colour)
         ax.set_xlabel("experts")
+    axes[1].set_ylim(0, 1.03)
     titled(axes, ("log-likelihood (nats)", "NMI", "experts in use, exp H(mean q)"))
     return picture
 

@@ -73,6 +73,7 @@ def draw(results: Results) -> Figure:
         dots(ax, results, "weights", column.value)
         if place:
             ax.set_yticklabels([])
+    axes[2].set_xlim(-0.03, 1.03)
     titled(axes, ("a stranger's pairs (nats)", "a known annotator's (nats)", "NMI"))
     return picture
 
