@@ -34,6 +34,8 @@ from mixdpo.layout import Layout
 
 BySeed = dict[int, Floats]  # seed -> log p of each test pair
 
+# one expert; one expert on the batches of `annotator` mixtures; the same policy with nothing known of the annotator
+BASES = ("dpo", "annotator-1", "itself")
 TITLES = {"training": "training topics", "others": "test topics"}
 ENOUGH = 8  # pairs on each side, for a taste to be compared across topics
 
@@ -82,10 +84,12 @@ def main(project: Path, out: Path, picture: Path | None) -> None:
             scores.setdefault(run.variant, {}).setdefault(name, {})[run.seed] = values
     if "dpo" not in scores:
         raise click.ClickException(f"{out} has no finished run of dpo; run benchmarks/annotators.py first")
-    dpo = scores["dpo"]["stranger"]
+    bases = {name: scores[name]["stranger"] for name in BASES if name in scores}
     for kinds in (1, 2, 3):
         own = conditions(Run("length", kinds, 0), length_judgements(train, test, kinds), train, test)
-        scores[f"length-{kinds}"] = {name: dict.fromkeys(dpo, values) for name, values in own.items()}
+        scores[f"length-{kinds}"] = {
+            name: dict.fromkeys(scores["dpo"]["stranger"], values) for name, values in own.items()
+        }
     trained = pairs_of(Layout((out / "project").resolve()), "train")
     met = set(trained.annotators)
     groups = {
@@ -94,7 +98,10 @@ def main(project: Path, out: Path, picture: Path | None) -> None:
     }
     figures = {
         who: {
-            variant: {name: figure(values, dpo, rows, test.groups, bootstrap) for name, values in own.items()}
+            variant: {
+                name: figure(values, bases | {"itself": own["stranger"]}, rows, test.groups, bootstrap)
+                for name, values in own.items()
+            }
             for variant, own in scores.items()
         }
         for who, rows in groups.items()
@@ -119,17 +126,21 @@ def length_judgements(train: HeldOut, test: HeldOut, kinds: int) -> dict[str, Fl
     return found
 
 
-def figure(values: BySeed, dpo: BySeed, rows: Ids, groups: Ids, bootstrap: Bootstrap) -> dict[str, Any]:
-    """Likelihood (nats a pair) and accuracy on these rows, the same against DPO of the same seeds, and each seed's."""
-    pairs = [(values[seed][rows], dpo[seed][rows]) for seed in values if seed in dpo]
-    own, other = np.mean(pairs, axis=0)
-    right, base = np.mean([[hits(each) for each in pair] for pair in pairs], axis=0)
-    groups = groups[rows]
+def figure(values: BySeed, bases: dict[str, BySeed], rows: Ids, groups: Ids, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Likelihood (nats a pair) and accuracy on these rows, and what is gained over each of `bases`.
+
+    Means over seeds, pair by pair; a gain is over the seeds that both have, None where there are none.
+    """
+
+    def minus(base: BySeed) -> dict[str, float] | None:
+        both = [(values[seed][rows], base[seed][rows]) for seed in values if seed in base]
+        return bootstrap.difference(*np.mean(both, axis=0), groups[rows]).record() if both else None
+
+    own = [each[rows] for each in values.values()]
     return {
-        "log_likelihood": bootstrap.mean(own, groups).record(),
-        "accuracy": bootstrap.mean(right, groups).record(),
-        "minus_dpo": bootstrap.difference(own, other, groups).record(),
-        "accuracy_minus_dpo": bootstrap.difference(right, base, groups).record(),
+        "log_likelihood": bootstrap.mean(np.mean(own, axis=0), groups[rows]).record(),
+        "accuracy": bootstrap.mean(np.mean([hits(each) for each in own], axis=0), groups[rows]).record(),
+        "minus": {name: minus(base) for name, base in bases.items()},
         "seeds": {str(seed): float(each[rows].mean()) for seed, each in values.items()},
     }
 
@@ -201,21 +212,20 @@ def tables(figures: dict[str, Any]) -> str:
     """Likelihood, difference to DPO and accuracy under each condition; then likelihood by number of comparisons."""
     rows = []
     for variant, own in figures.items():
-        # one expert, or one latent a pair, has no use for what else a person said
-        alone = variant == "dpo" or variant.endswith("-1") or variant.startswith("pair")
-        shown = ("stranger",) if alone else tuple(own)[:4]
+        shown = ("stranger",) if _learns_nothing(variant) else tuple(own)[:4]
         for name in shown:
             entry = own[name]
             rows.append(
                 [
                     f"{variant}, {name}" if len(shown) > 1 else variant,
                     interval(entry["log_likelihood"]),
-                    interval(entry["minus_dpo"], sign=True),
+                    *(interval(entry["minus"].get(base), sign=True) for base in BASES),
                     interval(entry["accuracy"]),
                     " ".join(number(value) for value in entry["seeds"].values()),
                 ]
             )
-    header = ["policy, known of the annotator", "log-likelihood", "difference to dpo", "accuracy", "seeds"]
+    gains = [f"minus {base}" for base in BASES]
+    header = ["policy, known of the annotator", "log-likelihood", *gains, "accuracy", "seeds"]
     parts = [markdown(header, rows)]
     for which in ("training", "others"):
         few = [
@@ -226,15 +236,20 @@ def tables(figures: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def _learns_nothing(variant: str) -> bool:
+    """One expert, or one latent a pair: what else a person said changes nothing."""
+    return variant == "dpo" or variant.endswith("-1") or variant.startswith("pair")
+
+
 @styled
 def draw(figures: dict[str, Any], having: dict[int, dict[str, int]]) -> Figure:
-    """What comparisons from training topics (left) and from test topics (right) add to DPO's held-out likelihood."""
+    """What comparisons of training topics (left) and of test topics (right) add to a policy's held-out likelihood."""
     drawing, axes = panels(2, height=3.6, columns=2)
-    mixtures = {name: own for name, own in figures.items() if name != "dpo" and not name.startswith("length")}
+    mixtures = {name: own for name, own in figures.items() if not _learns_nothing(name)}
     places = np.arange(len(COMPARISONS))
     for ax, which in zip(axes, ("training", "others"), strict=True):
         for place, (variant, own) in enumerate(mixtures.items()):
-            curve = [own[f"{which} {m}"]["minus_dpo"] for m in COMPARISONS]
+            curve = [own[f"{which} {m}"]["minus"]["itself"] for m in COMPARISONS]
             mean, low, high = (np.array([each[part] for each in curve]) for part in ("mean", "low", "high"))
             look = {"color": POLICY_COLOURS[1 + place % (len(POLICY_COLOURS) - 1)], "label": variant}
             shift = 0.09 * (place - (len(mixtures) - 1) / 2)
@@ -244,7 +259,7 @@ def draw(figures: dict[str, Any], having: dict[int, dict[str, int]]) -> Figure:
         ax.set_xticks(places, [f"{m}\n({having[m][which]})" for m in COMPARISONS])
         ax.set(title=f"known: {TITLES[which]}", xlabel="comparisons (annotators who have them)")
         ax.grid(axis="y")
-    axes[0].set_ylabel("log-likelihood minus dpo (nats a pair)")
+    axes[0].set_ylabel("gain over knowing none (nats a pair)")
     drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return drawing
 

@@ -105,7 +105,10 @@ def test_every_run_is_made_once_and_the_report_scores_it(benchmark, project, tmp
     # one expert, or one latent a pair, learns nothing from what else somebody said
     for same in ("dpo", "pair-2"):
         assert variants[same]["all"] == variants[same]["stranger"]
-    assert variants["dpo"]["stranger"]["minus_dpo"]["mean"] == 0.0
+    assert variants["dpo"]["stranger"]["minus"]["dpo"]["mean"] == 0.0
+    gain = variants["annotator-2"]["all"]["minus"]["itself"]["mean"]
+    told, stranger = (variants["annotator-2"][name]["log_likelihood"]["mean"] for name in ("all", "stranger"))
+    assert gain == pytest.approx(told - stranger)
     assert variants["annotator-2"]["all"] != variants["annotator-2"]["stranger"]
     assert variants["annotator-2"]["training 16"] == variants["annotator-2"]["training"]
     assert variants["annotator-2"]["training 0"] == variants["annotator-2"]["stranger"]
