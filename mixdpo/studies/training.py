@@ -39,9 +39,10 @@ def train(world: World, setting: Setting, comparisons: Comparisons, seed: int) -
     generator = torch.Generator().manual_seed(seed)
     experts = new_experts(world.new_model(), policy.experts, policy.architecture.model_dump(mode="json"), generator)
     weighting = new_weighting(policy.weights, policy.experts, _context(world, comparisons.train), generator)
-    learned_from, validation = (
-        _pairs(world, rows, weighting, settings.max_tokens) for rows in (comparisons.train, comparisons.validation)
-    )
+    weights = policy.weights
+    strangers = weights.annotators.unknown if weights.kind == "gate" and weights.annotators else 0.0
+    learned_from = _pairs(world, comparisons.train, weighting, settings.max_tokens, strangers)
+    validation = _pairs(world, comparisons.validation, weighting, settings.max_tokens)
     mixture = Mixture(experts, weighting, Likelihood.of(policy, settings))
     fit = grow_mixture if policy.growth else train_mixture
     result = fit(mixture, learned_from, validation, Setup(settings, policy, seed, *world.compute))
@@ -61,18 +62,23 @@ def judge(world: World, setting: Setting, mixture: Mixture, pairs: HeldOut) -> J
     return Judgement(view.logits.double().cpu().numpy(), log_weights, setting.policy.latent)
 
 
-def _pairs(world: World, rows: Rows, weighting: Weighting, max_tokens: int) -> PreferencePairs:
-    """Rows of PREFERENCES, joined with what the world knows of their completions."""
+def _pairs(world: World, rows: Rows, weighting: Weighting, max_tokens: int, strangers: float = 0.0) -> PreferencePairs:
+    """Rows of PREFERENCES, joined with what the world knows of their completions.
+
+    Args:
+        strangers: share of the pairs that `weighting` sees as from an annotator it does not know.
+    """
+    ids = [row["pair_id"] for row in rows]
     annotators = [row["annotator"] for row in rows]
     chosen, rejected = (_side(world, rows, side, max_tokens) for side in ("chosen", "rejected"))
     return PreferencePairs(
-        ids=[row["pair_id"] for row in rows],
+        ids=ids,
         chosen=chosen.rows,
         rejected=rejected.rows,
         annotators=annotator_codes(annotators),
         chosen_reference=chosen.logps,
         rejected_reference=rejected.logps,
-        features=weighting.encode(_context(world, rows)),
+        features=weighting.encode(_context(world, rows).with_strangers(ids, strangers)),
         annotator_names=list(dict.fromkeys(annotators)),
     )
 
