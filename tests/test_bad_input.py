@@ -287,5 +287,5 @@ def test_an_unknown_profile(project: Project) -> None:
     result = CliRunner().invoke(main, ["--root", str(project.root), "profile", "use", "demos"])
     assert result.exit_code == 2
     assert "there is no profile 'demos' in" in result.stderr
-    assert "choose one of demo, imdb" in result.stderr
+    assert "choose one of arguments, demo, imdb" in result.stderr
     assert not (project.root / "params.yaml").exists()
