@@ -26,6 +26,8 @@ class Errors(click.Group):
         except MixDPOError as error:
             click.secho(f"mixdpo: {error}", fg="red", err=True)
             ctx.exit(error.exit_code)
+        except BrokenPipeError:
+            raise  # the reader of a pipe has gone, as `| head` does; click then ends quietly
         except OSError as error:
             # what the stages foresee is a MixDPOError already; this is the disk itself
             click.secho(f"mixdpo: {error}; earlier outputs are untouched, mend it and run again", fg="red", err=True)

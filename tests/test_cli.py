@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -102,3 +103,23 @@ GPT2LMHeadModel.from_pretrained(sys.argv[1])
 """
     done = subprocess.run((sys.executable, "-c", code, str(tmp_path)), capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+def test_a_reader_that_has_gone_is_no_error() -> None:
+    """As in `mixdpo study list | head -1`."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        told = subprocess.run(
+            [sys.executable, "-m", "mixdpo.cli", "profile", "show"],
+            cwd=ROOT,
+            stdout=write,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(write)
+    assert told.stderr == ""
+    assert told.returncode == 1
