@@ -27,7 +27,7 @@ from mixdpo.policy.latent import Compared, LatentHeads, Posterior, fit_posterior
 from mixdpo.policy.likelihood import Likelihood
 from mixdpo.policy.loading import frozen_reference, load_causal_lm
 from mixdpo.policy.mixture import Comparison, MixturePolicy, as_triple
-from mixdpo.policy.tokens import context_of, encode_rows, refuse_longer
+from mixdpo.policy.tokens import encode_rows, refuse_longer
 from mixdpo.policy.weighting import PriorWeights
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ class ContinuousPolicy(nn.Module):
     def _compared(self, comparisons: Sequence[Comparison]) -> Compared:
         prompts, chosen, rejected = _columns(comparisons)
         better, worse = (encode_rows(self.tokenizer, prompts, completions) for completions in (chosen, rejected))
-        refuse_longer([*better, *worse], context_of(self.reference.trunk))
+        refuse_longer([*better, *worse], self.reference.context)
         return Compared.under(self.reference, better, worse)
 
     def _reference_policy(self) -> MixturePolicy:

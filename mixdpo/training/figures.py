@@ -28,8 +28,6 @@ def step_figures(result: Forward, logits: Tensor, assigned: Assigned, groups: Te
     else:
         marginal = annotator_log_likelihood(logits, log_weights, groups).sum() / pairs
         bound = annotator_elbo(logits, log_weights, groups, q).sum() / pairs
-    reference = result.chosen_reference
-    change = (chosen - (reference[:, None] if reference.dim() == 1 else reference)) / result.chosen_tokens[:, None]
     unit = math.log(experts) if experts > 1 else 1.0
     log = {
         "train_marginal": marginal.item(),
@@ -40,7 +38,7 @@ def step_figures(result: Forward, logits: Tensor, assigned: Assigned, groups: Te
         # how far the experts disagree about a pair: 0 for ever where nothing breaks the symmetry
         "spread": result.margins.std(dim=-1, correction=0).mean().item(),
         "chosen_logp": (q * chosen).sum(dim=-1).mean().item(),
-        "chosen_change": (q * change).sum(dim=-1).mean().item(),
+        "chosen_change": (q * result.chosen_change()).sum(dim=-1).mean().item(),
     }
     weight = q.sum(dim=0).clamp_min(1e-9)
     for expert in range(experts):

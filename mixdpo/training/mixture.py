@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mixdpo.objective import implicit_rewards
 from mixdpo.policy.experts import Experts
 from mixdpo.policy.likelihood import Likelihood
 from mixdpo.policy.tokens import pad
@@ -33,6 +34,11 @@ class Forward(NamedTuple):
     chosen_logps: Tensor  # (pairs, experts), nats
     chosen_reference: Tensor  # (pairs,) or (pairs, experts), nats
     chosen_tokens: Tensor  # (pairs,)
+
+    def chosen_change(self) -> Tensor:
+        """log π/ρ a token of the chosen completions: (pairs, experts), nats. Likelihood displacement shows here."""
+        ratio = implicit_rewards(self.chosen_logps, self.chosen_reference, beta=1.0)
+        return ratio / self.chosen_tokens[:, None]
 
 
 def forward(

@@ -42,11 +42,9 @@ def look(
     for places in length_sorted_batches(pairs.lengths(), TOKENS // 2):
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
             result = forward(mixture, pairs, places, tile_tokens, device)
-        reference = result.chosen_reference
         logits[places] = mixture.likelihood.logits(result.margins.float())
         log_weights[places] = result.log_weights.float()
-        ratio = result.chosen_logps - (reference[:, None] if reference.dim() == 1 else reference)
-        change[places] = ratio / result.chosen_tokens[:, None]
+        change[places] = result.chosen_change()
     return View(logits, log_weights, change)
 
 
