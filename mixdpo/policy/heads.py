@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mixdpo.policy.head_logps import KEPT_BYTES, linear_logps, low_rank_logps
+
 
 class LinearHeads(nn.Module):
     """logits_k = h W_kᵀ + b_k, all K stacked so that they are one matrix product."""
@@ -38,6 +40,11 @@ class LinearHeads(nn.Module):
             hidden_CD, self.weight.view(-1, width), None if self.bias is None else self.bias.view(-1)
         )
         return flat.view(-1, experts, vocabulary)
+
+    def logps(self, hidden_CD: Tensor, target_C: Tensor, kept_bytes: int = KEPT_BYTES) -> Tensor:
+        """log-prob of each target token under every head: (tokens, experts), float32 or wider, nats."""
+        hidden = _as_product(hidden_CD, self.weight)
+        return linear_logps(hidden, target_C, self.weight, self.bias, kept_bytes)
 
     def one(self, hidden_CD: Tensor, expert: int) -> Tensor:
         """(tokens, width) → logits of one expert (tokens, vocabulary)."""
@@ -102,6 +109,12 @@ class LowRankHeads(nn.Module):
         inner_CKR = torch.einsum("cd,krd->ckr", hidden_CD, self.down)
         return shared_CV[:, None, :] + torch.einsum("ckr,kvr->ckv", inner_CKR, self.up)
 
+    def logps(self, hidden_CD: Tensor, target_C: Tensor, kept_bytes: int = KEPT_BYTES) -> Tensor:
+        """log-prob of each target token under every head: (tokens, experts), float32 or wider, nats."""
+        hidden = _as_product(hidden_CD, self.base)
+        inner_KCR = hidden @ self.down.to(hidden.dtype).mT
+        return low_rank_logps(hidden, target_C, self.base, self.base_bias, inner_KCR, self.up, kept_bytes)
+
     def one(self, hidden_CD: Tensor, expert: int) -> Tensor:
         """(tokens, width) → logits of one expert (tokens, vocabulary)."""
         shared_CV = nn.functional.linear(hidden_CD, self.base, self.base_bias)
@@ -130,6 +143,12 @@ class LowRankHeads(nn.Module):
 
 
 Heads = LinearHeads | LowRankHeads
+
+
+def _as_product(hidden: Tensor, weight: Tensor) -> Tensor:
+    """States in the type that a product with this weight is done in: autocast's, or the weight's own."""
+    kind = hidden.device.type
+    return hidden.to(torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype)
 
 
 @torch.no_grad()
