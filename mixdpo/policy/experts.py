@@ -43,12 +43,15 @@ class SharedTrunk(nn.Module):
         """How many positions the model reads, where its configuration says so."""
         return context_of(self.trunk)
 
-    def forward(self, batch: TokenBatch, tile_tokens: int = 4096) -> Tensor:
+    def forward(self, batch: TokenBatch, tile_tokens: int = 4096, states_CD: Tensor | None = None) -> Tensor:
         """log π_k(y|x) of every row under every expert: (rows, experts), float32, nats.
 
         Only completion positions go under the heads, `tile_tokens` of them at a time.
+
+        Args:
+            states_CD: `completion_states(batch)` where they are known; None: the trunk computes them.
         """
-        hidden_CD = self.completion_states(batch)
+        hidden_CD = self.completion_states(batch) if states_CD is None else states_CD
         kept_bytes = KEPT_BYTES * tile_tokens // max(tile_tokens, len(hidden_CD))
         tiles = zip(hidden_CD.split(tile_tokens), batch.target.split(tile_tokens), strict=True)
         token_logps_CK = torch.cat([self.heads.logps(hidden, target, kept_bytes) for hidden, target in tiles])

@@ -75,8 +75,7 @@ class _LinearLogps(torch.autograd.Function):
         for block in blocks:
             for expert in range(len(weight)):
                 logits = _product(hidden, weight[expert], bias if bias is None else bias[expert], block)
-                seen.add(block, expert, logits)
-                kept.offer((block.place, expert), logits)
+                kept.offer(block, expert, *seen.add(block, expert, logits))
         picked, normaliser = seen.close()
         ctx.save_for_backward(hidden, target, weight, bias, normaliser)
         ctx.blocks, ctx.kept = blocks, kept
@@ -97,12 +96,11 @@ class _LinearLogps(torch.autograd.Function):
                 continue
             back = torch.zeros_like(states, dtype=grad.dtype)
             for block in ctx.blocks:
-                logits = ctx.kept.take((block.place, expert))
-                if logits is None:
-                    logits = _product(states, weight[expert], bias if bias is None else bias[expert], block)
-                else:
-                    logits = _rows(logits, tokens)
-                slope = _slope(logits, total, scale, _rows(block.local, tokens), _rows(block.inside, tokens))
+                weighed = ctx.kept.take(block, expert, tokens, total)
+                if weighed is None:
+                    part = _product(states, weight[expert], bias if bias is None else bias[expert], block)
+                    weighed = _probs(part, total)
+                slope = _slope(weighed, scale, block, tokens)
                 if of_bias is not None:
                     of_bias[expert, block.span] = slope.sum(dim=0)
                 slope = slope.to(hidden.dtype)
@@ -133,8 +131,8 @@ class _LowRankLogps(torch.autograd.Function):
         for block in blocks:
             shared = _product(hidden, base, bias, block)
             for expert in range(len(up)):
-                seen.add(block, expert, torch.addmm(shared, inner[expert], up[expert, block.span].T.to(shared.dtype)))
-            kept.offer(block.place, shared)
+                logits = torch.addmm(shared, inner[expert], up[expert, block.span].T.to(shared.dtype))
+                kept.offer(block, expert, *seen.add(block, expert, logits))
         picked, normaliser = seen.close()
         ctx.save_for_backward(hidden, target, base, bias, inner, up, normaliser)
         ctx.blocks, ctx.kept = blocks, kept
@@ -149,26 +147,27 @@ class _LowRankLogps(torch.autograd.Function):
         of_up = torch.zeros_like(up)
         active = [_active(column) for column in grad.unbind(dim=1)]
         for block in ctx.blocks:
-            shared = ctx.kept.take(block.place)
-            if shared is None:
-                shared = _product(hidden, base, bias, block)
-            summed = torch.zeros_like(shared, dtype=grad.dtype) if of_hidden is not None else None
+            shared = None
+            summed = grad.new_zeros(len(hidden), block.width) if of_hidden is not None else None
             for expert, tokens in enumerate(active):
                 states, scale, total = (
                     _rows(each, tokens) for each in (inner[expert], grad[:, expert], normaliser[:, expert])
                 )
                 if not len(states):
                     continue
-                turn = up[expert, block.span].to(shared.dtype)
-                logits = torch.addmm(_rows(shared, tokens), states, turn.T)
-                slope = _slope(logits, total, scale, _rows(block.local, tokens), _rows(block.inside, tokens))
+                turn = up[expert, block.span].to(hidden.dtype)
+                weighed = ctx.kept.take(block, expert, tokens, total)
+                if weighed is None:
+                    shared = _product(hidden, base, bias, block) if shared is None else shared
+                    weighed = _probs(torch.addmm(_rows(shared, tokens), states, turn.T), total)
+                slope = _slope(weighed, scale, block, tokens)
                 if summed is not None:
                     _add_rows(summed, tokens, slope)
-                slope = slope.to(shared.dtype)
+                slope = slope.to(hidden.dtype)
                 _add_rows(of_inner[expert], tokens, slope @ turn)
                 _write_product(of_up[expert, block.span], slope.T, states)
             if of_hidden is not None and summed is not None:
-                _add_product(of_hidden, summed.to(shared.dtype), base[block.span])
+                _add_product(of_hidden, summed.to(hidden.dtype), base[block.span])
         found = None if of_hidden is None else of_hidden.to(hidden.dtype)
         return found, None, None, None, of_inner.to(inner.dtype), of_up, None
 
@@ -180,6 +179,10 @@ class _Block(NamedTuple):
     span: slice
     local: Tensor  # (tokens, 1) each target's place in the block, or any place
     inside: Tensor  # (tokens, 1) whether the target is in the block
+
+    @property
+    def width(self) -> int:
+        return int(self.span.stop - self.span.start)
 
 
 def _blocks(target: Tensor, vocabulary: int) -> list[_Block]:
@@ -202,30 +205,44 @@ class _Seen:
         self.picked = hidden.new_zeros((len(hidden), experts), dtype=self.wide)
         self.parts = hidden.new_empty((len(blocks), len(hidden), experts), dtype=self.wide)
 
-    def add(self, block: _Block, expert: int, logits: Tensor) -> None:
+    def add(self, block: _Block, expert: int, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Take a block's logits in; returns exp(logits − top) and top, (tokens, block) and (tokens, 1)."""
         found = logits.gather(1, block.local).to(self.wide)
         self.picked[:, expert] += torch.where(block.inside, found, 0.0)[:, 0]
         top = logits.amax(dim=1, keepdim=True).to(self.wide)
-        self.parts[block.place, :, expert] = (logits - top).exp_().sum(dim=1).log_().add_(top[:, 0])
+        powers = (logits - top).exp_()
+        self.parts[block.place, :, expert] = powers.sum(dim=1).log_().add_(top[:, 0])
+        return powers, top
 
     def close(self) -> tuple[Tensor, Tensor]:
         return self.picked, self.parts.logsumexp(dim=0)
 
 
 class _Kept:
-    """Logits that wait for the backward pass, as long as there is room."""
+    """Powers that wait for the backward pass, as long as there is room."""
 
     def __init__(self, room: int) -> None:
         self.room = room
-        self.logits: dict[Any, Tensor] = {}
+        self.powers: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
-    def offer(self, key: Any, logits: Tensor) -> None:
-        if logits.nbytes <= self.room:
-            self.room -= logits.nbytes
-            self.logits[key] = logits
+    def offer(self, block: _Block, expert: int, powers: Tensor, top: Tensor) -> None:
+        if powers.nbytes <= self.room:
+            self.room -= powers.nbytes
+            self.powers[block.place, expert] = powers, top
 
-    def take(self, key: Any) -> Tensor | None:
-        return self.logits.pop(key, None)
+    def take(self, block: _Block, expert: int, tokens: Tensor | None, normaliser: Tensor) -> Tensor | None:
+        """softmax(logits) of these tokens if it was kept, for once: (tokens, block)."""
+        found = self.powers.pop((block.place, expert), None)
+        if found is None:
+            return None
+        powers, top = (_rows(each, tokens) for each in found)
+        return powers.mul_((top - normaliser[:, None]).exp_())
+
+
+def _probs(logits: Tensor, normaliser: Tensor) -> Tensor:
+    """softmax(logits): (tokens, block), written over them where their type allows it."""
+    same = logits.dtype == normaliser.dtype
+    return torch.sub(logits, normaliser[:, None], out=logits if same else None).exp_()
 
 
 def _product(states: Tensor, weight: Tensor, bias: Tensor | None, block: _Block) -> Tensor:
@@ -234,12 +251,10 @@ def _product(states: Tensor, weight: Tensor, bias: Tensor | None, block: _Block)
     return torch.nn.functional.linear(states, weight[block.span].to(states.dtype), part)
 
 
-def _slope(logits: Tensor, normaliser: Tensor, scale: Tensor, local: Tensor, inside: Tensor) -> Tensor:
-    """Gradient in the logits, scale · (one-hot − softmax): (tokens, block), written over them where it can be."""
-    same = logits.dtype == normaliser.dtype
-    probs = torch.sub(logits, normaliser[:, None], out=logits if same else None)
-    probs.exp_().mul_(-scale[:, None])
-    return probs.scatter_add_(1, local, torch.where(inside, scale[:, None], 0.0))
+def _slope(probs: Tensor, scale: Tensor, block: _Block, tokens: Tensor | None) -> Tensor:
+    """Gradient in the logits, scale · (one-hot − softmax): (tokens, block), written over the softmax."""
+    local, inside = _rows(block.local, tokens), _rows(block.inside, tokens)
+    return probs.mul_(-scale[:, None]).scatter_add_(1, local, torch.where(inside, scale[:, None], 0.0))
 
 
 def _active(scale: Tensor) -> Tensor | None:

@@ -1,7 +1,7 @@
 """A transformer body over rows of different length without their padding (docs/performance.md).
 
 All tokens lie in one packed row, so that whatever works token by token (linear layers, norms, activations) meets no
-padding; only attention, which tells the rows apart, spreads them out to one length and packs them again.
+padding; only attention tells the rows apart: row by row on a processor, padded to one length on a GPU.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ class Layout:
 
     rows: int
     positions: int
+    lengths: list[int]
     flat: Tensor  # (tokens,) row · positions + position
 
     @classmethod
     def of(cls, attention_mask: Tensor) -> Layout:
         """Args: attention_mask: (rows, positions), padded on the right."""
         rows, positions = attention_mask.shape
-        return cls(rows, positions, attention_mask.flatten().nonzero()[:, 0])
+        return cls(rows, positions, attention_mask.sum(dim=1).tolist(), attention_mask.flatten().nonzero()[:, 0])
 
     @property
     def position_ids(self) -> Tensor:
@@ -119,15 +120,27 @@ def _attend(
     asked = [name for name in FOREIGN if others.get(name) is not None]
     if asked or dropout or attention_mask is not None or not getattr(module, "is_causal", True):
         raise CannotPackError(f"{type(module).__name__} asks attention for {', '.join(asked) or 'a mask or dropout'}")
-    layout = _layout.get()
-    queries, keys, values = (_spread(each[0].transpose(0, 1), layout) for each in (query, key, value))
     grouped = query.shape[1] != key.shape[1]
-    attended = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scaling, enable_gqa=grouped)
-    return attended.transpose(1, 2).flatten(0, 1)[layout.flat][None], None
+
+    def causal(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped)
+
+    layout, inputs = _layout.get(), (query, key, value)
+    with torch.autocast(query.device.type, enabled=False):
+        if query.device.type == "cpu":
+            # row by row, in float32: half the time of padded rows, and a third of that in half precision
+            wide = (each.to(torch.promote_types(each.dtype, torch.float32)) for each in inputs)
+            rows = zip(*(each.split(layout.lengths, dim=2) for each in wide), strict=True)
+            attended = torch.cat([causal(*row) for row in rows], dim=2).transpose(1, 2)
+        else:
+            # few launches; causal attention never looks at the padding, which is on the right
+            padded = causal(*(_spread(each[0].transpose(0, 1), layout) for each in inputs))
+            attended = padded.transpose(1, 2).flatten(0, 1)[layout.flat][None]
+    return attended.to(query.dtype), None
 
 
 def _spread(packed: Tensor, layout: Layout) -> Tensor:
-    """(tokens, heads, width) → (rows, heads, positions, width); causal attention never looks at the padding."""
+    """(tokens, heads, width) → (rows, heads, positions, width)."""
     _, heads, width = packed.shape
     padded = packed.new_zeros(layout.rows * layout.positions, heads, width).index_copy(0, layout.flat, packed)
     return padded.view(layout.rows, layout.positions, heads, width).transpose(1, 2)

@@ -14,6 +14,7 @@ from mixdpo.policy.likelihood import Likelihood
 from mixdpo.policy.tokens import pad
 from mixdpo.policy.weighting import Weighting
 from mixdpo.training.pairs import PreferencePairs
+from mixdpo.training.states import TrunkStates
 
 
 class Mixture(nn.Module):
@@ -42,10 +43,21 @@ class Forward(NamedTuple):
 
 
 def forward(
-    mixture: Mixture, pairs: PreferencePairs, places: Sequence[int], tile_tokens: int, device: torch.device
+    mixture: Mixture,
+    pairs: PreferencePairs,
+    places: Sequence[int],
+    tile_tokens: int,
+    device: torch.device,
+    states: TrunkStates | None = None,
 ) -> Forward:
-    """Margins and log-weights of some pairs. The chosen and rejected rows run as one batch."""
-    logps = mixture.experts(pad(pairs.rows(places), device), tile_tokens)
+    """Margins and log-weights of some pairs. The chosen and rejected rows run as one batch.
+
+    Args:
+        states: of these rows among others, where the trunk is frozen.
+    """
+    rows = pairs.rows(places)
+    known = {} if states is None else {"states_CD": states(rows)}
+    logps = mixture.experts(pad(rows, device), tile_tokens, **known)
     chosen, rejected = logps.chunk(2)
     index = torch.as_tensor(places)
     chosen_tokens, rejected_tokens = pairs.completion_tokens(places)

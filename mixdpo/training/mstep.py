@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 Log = dict[str, float]
 
+# An expert with less responsibility for a pair takes no part in its backward pass: exact zeros cost nothing there. The
+# gradient in a margin moves by less than this, the loss of a pair by less than this times its experts' loss.
+NEGLIGIBLE = 1e-6
+
 
 def m_step_loss(
     result: Forward, logits: Tensor, assigned: Assigned, mixture: Mixture, policy: Policy, step: int
@@ -30,13 +34,15 @@ def m_step_loss(
         logits: (pairs, experts): `mixture.likelihood.logits(result.margins)`.
     """
     noise = policy.noise
+    negligible = assigned.pairs < NEGLIGIBLE
+    q = torch.where(negligible, 0.0, assigned.pairs)
     if noise is not None and noise.kind == "smoothed":
-        loss = expert_loss(result.margins, assigned.pairs, mixture.likelihood.epsilon)
+        loss = expert_loss(result.margins, q, mixture.likelihood.epsilon)
     else:
-        loss = expert_loss(logits, assigned.pairs)
-    log = {"expert_loss": loss.item()}
+        loss = expert_loss(logits, q)
+    log = {"expert_loss": loss.item(), "skipped": negligible.float().mean().item()}
     if policy.nll:
-        unlikely = -(assigned.pairs * result.chosen_logps).sum(dim=-1) / result.chosen_tokens
+        unlikely = -(q * result.chosen_logps).sum(dim=-1) / result.chosen_tokens
         log["nll"] = unlikely.mean().item()
         loss = loss + policy.nll * unlikely.mean()
     if policy.weights.kind == "gate":

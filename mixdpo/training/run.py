@@ -23,6 +23,7 @@ from mixdpo.training.mstep import closed_form_updates, m_step_loss
 from mixdpo.training.pairs import PreferencePairs
 from mixdpo.training.reseed import Reseeder
 from mixdpo.training.schedule import adamw, set_learning_rate
+from mixdpo.training.states import frozen_states
 from mixdpo.training.validation import look, marginal, signs
 
 if TYPE_CHECKING:
@@ -120,6 +121,8 @@ class Run:
             for batch in epoch_batches(train.annotators, settings.batch_pairs, setup.seed, epoch, self.by_annotator)
         )
         self.batches = list(itertools.islice(batches, steps))
+        rows = train.rows(sorted({place for batch in self.batches for place in batch}))
+        self.states = frozen_states(mixture.experts, rows, setup.device, setup.precision)
 
     def step(self, step: int) -> Row:
         """One optimiser step on one batch; returns its figures."""
@@ -127,7 +130,7 @@ class Run:
         setup, mixture, policy = self.setup, self.mixture, self.setup.policy
         set_learning_rate(self.optimizer, step, len(self.batches), setup.settings.warmup)
         with torch.autocast(setup.device.type, torch.bfloat16, enabled=setup.precision == torch.bfloat16):
-            result = forward(mixture, self.train, places, setup.settings.tile_tokens, setup.device)
+            result = forward(mixture, self.train, places, setup.settings.tile_tokens, setup.device, self.states)
         logits = mixture.likelihood.logits(result.margins)
         assigned = self.estep(self.done + step, places, logits.detach(), result.log_weights.detach())
         if self.reseeder is not None:

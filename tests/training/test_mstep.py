@@ -40,7 +40,20 @@ def test_without_options_it_is_the_experts_loss(make_policy: Make) -> None:
     result, assigned = random_step()
     loss, log = m_step_loss(result, result.margins, assigned, mixture_of(), make_policy(EXPERTS), step=0)
     torch.testing.assert_close(loss, expert_loss(result.margins, assigned.pairs))
-    assert log == {"expert_loss": loss.item(), "loss": loss.item()}
+    assert log == {"expert_loss": loss.item(), "skipped": 0.0, "loss": loss.item()}
+
+
+def test_an_expert_with_next_to_no_responsibility_is_skipped_and_the_loss_hardly_moves(make_policy: Make) -> None:
+    result, assigned = random_step()
+    result.margins.requires_grad_()
+    q = torch.full_like(assigned.pairs, 1e-7)
+    q[:, 0] = 1.0 - q[:, 1:].sum(dim=1)
+    loss, log = m_step_loss(result, result.margins, assigned._replace(pairs=q), mixture_of(), make_policy(EXPERTS), 0)
+    assert log["skipped"] == pytest.approx((EXPERTS - 1) / EXPERTS)
+    torch.testing.assert_close(loss, expert_loss(result.margins, q), rtol=0, atol=1e-5)
+    (gradient,) = torch.autograd.grad(loss, result.margins)
+    assert gradient[:, 0].all()
+    assert not gradient[:, 1:].any()
 
 
 def test_noise_is_in_the_logits_and_smoothing_in_the_loss(make_policy: Make) -> None:
