@@ -206,11 +206,11 @@ class _Seen:
         self.parts = hidden.new_empty((len(blocks), len(hidden), experts), dtype=self.wide)
 
     def add(self, block: _Block, expert: int, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Take a block's logits in; returns exp(logits − top) and top, (tokens, block) and (tokens, 1)."""
+        """Take a block's logits in and write over them; exp(logits − top) and top, (tokens, block) and (tokens, 1)."""
         found = logits.gather(1, block.local).to(self.wide)
         self.picked[:, expert] += torch.where(block.inside, found, 0.0)[:, 0]
         top = logits.amax(dim=1, keepdim=True).to(self.wide)
-        powers = (logits - top).exp_()
+        powers = torch.sub(logits, top, out=logits if logits.dtype == self.wide else None).exp_()
         self.parts[block.place, :, expert] = powers.sum(dim=1).log_().add_(top[:, 0])
         return powers, top
 
