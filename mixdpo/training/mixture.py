@@ -14,7 +14,6 @@ from mixdpo.policy.likelihood import Likelihood
 from mixdpo.policy.tokens import pad
 from mixdpo.policy.weighting import Weighting
 from mixdpo.training.pairs import PreferencePairs
-from mixdpo.training.states import TrunkStates
 
 
 class Mixture(nn.Module):
@@ -43,23 +42,20 @@ class Forward(NamedTuple):
 
 
 def forward(
-    mixture: Mixture,
-    pairs: PreferencePairs,
-    places: Sequence[int],
-    tile_tokens: int,
-    device: torch.device,
-    states: TrunkStates | None = None,
+    mixture: Mixture, pairs: PreferencePairs, places: Sequence[int], tile_tokens: int, device: torch.device
 ) -> Forward:
-    """Margins and log-weights of some pairs. The chosen and rejected rows run as one batch.
+    """Margins and log-weights of some pairs. The chosen and rejected rows run as one batch."""
+    return weigh(mixture, pairs, places, mixture.experts(pad(pairs.rows(places), device), tile_tokens))
+
+
+def weigh(mixture: Mixture, pairs: PreferencePairs, places: Sequence[int], logps: Tensor) -> Forward:
+    """Margins and log-weights of some pairs whose log-probs are known.
 
     Args:
-        states: of these rows among others, where the trunk is frozen.
+        logps: (2·pairs, experts), nats: the chosen rows, then the rejected ones.
     """
-    rows = pairs.rows(places)
-    known = {} if states is None else {"states_CD": states(rows)}
-    logps = mixture.experts(pad(rows, device), tile_tokens, **known)
+    device, index = logps.device, torch.as_tensor(places)
     chosen, rejected = logps.chunk(2)
-    index = torch.as_tensor(places)
     chosen_tokens, rejected_tokens = pairs.completion_tokens(places)
     chosen_tokens = chosen_tokens.to(device)
     chosen_reference = pairs.chosen_reference[index].to(device)

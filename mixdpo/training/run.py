@@ -18,9 +18,10 @@ from mixdpo.training.estep import EStep
 from mixdpo.training.figures import step_figures
 from mixdpo.training.freezing import Frozen, perturb_others
 from mixdpo.training.health import Finding, diagnose
-from mixdpo.training.mixture import Mixture, forward
+from mixdpo.training.mixture import Mixture, weigh
 from mixdpo.training.mstep import closed_form_updates, m_step_loss
 from mixdpo.training.pairs import PreferencePairs
+from mixdpo.training.passes import Passes
 from mixdpo.training.reseed import Reseeder
 from mixdpo.training.schedule import adamw, set_learning_rate
 from mixdpo.training.states import frozen_states
@@ -74,6 +75,7 @@ class Run:
     Attributes:
         state: every module whose parameters and buffers a checkpoint must hold.
         batches: the places of each step's pairs.
+        passes: the way of a batch through the experts and back.
     """
 
     def __init__(
@@ -122,15 +124,17 @@ class Run:
         )
         self.batches = list(itertools.islice(batches, steps))
         rows = train.rows(sorted({place for batch in self.batches for place in batch}))
-        self.states = frozen_states(mixture.experts, rows, setup.device, setup.precision)
+        states = frozen_states(mixture.experts, rows, setup.device, setup.precision)
+        self.passes = Passes(mixture.experts, train, settings.tile_tokens, setup.device, setup.precision, states)
 
     def step(self, step: int) -> Row:
         """One optimiser step on one batch; returns its figures."""
         places = self.batches[step]
         setup, mixture, policy = self.setup, self.mixture, self.setup.policy
         set_learning_rate(self.optimizer, step, len(self.batches), setup.settings.warmup)
-        with torch.autocast(setup.device.type, torch.bfloat16, enabled=setup.precision == torch.bfloat16):
-            result = forward(mixture, self.train, places, setup.settings.tile_tokens, setup.device, self.states)
+        self.optimizer.zero_grad(set_to_none=True)
+        logps = self.passes.forward(places)
+        result = weigh(mixture, self.train, places, logps)
         logits = mixture.likelihood.logits(result.margins)
         assigned = self.estep(self.done + step, places, logits.detach(), result.log_weights.detach())
         if self.reseeder is not None:
@@ -138,9 +142,9 @@ class Run:
         loss, log = m_step_loss(result, logits, assigned, mixture, policy, self.done + step)
         if not math.isfinite(log["loss"]):
             self._refuse("loss", step, places, result.margins)
-        self.optimizer.zero_grad(set_to_none=True)
-        if loss.requires_grad:  # all experts may be frozen and the weights in closed form
-            loss.backward()
+        loss.backward()  # as far as the log-probs, and into the gate
+        assert logps.grad is not None
+        self.passes.backward(logps.grad)
         log |= self._clip(step, places, result.margins)
         self.optimizer.step()
         self.frozen.restore()
