@@ -9,6 +9,7 @@ MixDPOError
 ├─ StorageError       the disk is full or not writable
 ├─ TransientError     a hub or store did not answer; the flow tries again (exit code 75)
 └─ RegistryError      a version is absent, taken, or does not match its digest
+   └─ PromotionRefused  the rules of params.yaml refuse it (exit code 3); nothing was written
 
 Each message says what was expected, what was found, and what to do about it.
 """
@@ -52,3 +53,7 @@ class TransientError(MixDPOError):
 
 class RegistryError(MixDPOError):
     pass
+
+
+class PromotionRefused(RegistryError):  # noqa: N818 (it is a decision)
+    exit_code = 3

@@ -62,6 +62,13 @@ def check_blob(store: Store, path: str, content: Content) -> None:
         pass
 
 
+def read_blob(store: Store, path: str, content: Content, limit: int) -> bytes:
+    """One file in memory, verified. Raises RegistryError where it has more than `limit` bytes, or is not as it was."""
+    if content.size > limit:
+        raise RegistryError(f"{path} has {content.size} bytes, expected at most {limit} in such a file; it is not read")
+    return b"".join(_verified(store, path, content))
+
+
 def same_files(directory: Path, manifest: Manifest, contents: bool) -> bool:
     """Whether `directory` holds exactly the files of `manifest`: by name and size, or also every byte (`contents`)."""
     found = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if not path.is_dir()}

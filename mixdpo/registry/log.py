@@ -4,6 +4,8 @@ Pure functions. Versions, aliases and history are nothing but this fold, so noth
 
 - `register`: `manifest` becomes the next version; with `alias`, that alias points to it.
 - `alias`: `alias` points to `manifest`, a version already.
+- `promote`: the same, decided by rules against what the alias pointed to (mixdpo.promotion). From then on that alias
+  moves by `promote` and `rollback` alone.
 - `rollback`: `alias` goes back to what it pointed to before, which is `manifest`; again, and it goes back further.
 """
 
@@ -19,10 +21,12 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from mixdpo.errors import RegistryError
 from mixdpo.files import canonical_json
+from mixdpo.registry.decision import Decision, Line
 from mixdpo.registry.manifest import Digest, Record, faults
 from mixdpo.registry.store import entry_key
 
-SCHEMA = 1
+SCHEMA = 2
+ADDED = ("content", "decision")  # by schema 2; entries of schema 1 stay as they are
 LIMIT = 64 << 10  # bytes of an entry
 
 ALIAS = r"(?!v[0-9]+$)[a-z][a-z0-9-]*"  # never what reads as a version number
@@ -35,8 +39,7 @@ def _alias(text: str) -> str:
 
 
 Alias = Annotated[str, AfterValidator(_alias), Field(max_length=100)]
-Operation = Literal["register", "alias", "rollback"]
-Line = Annotated[str, Field(min_length=1, max_length=2000)]
+Operation = Literal["register", "alias", "promote", "rollback"]
 
 
 class Change(Record):
@@ -46,12 +49,14 @@ class Change(Record):
     manifest: Digest
     alias: Alias | None
     reason: Line
+    content: Digest | None = None  # of a version that is registered: `Manifest.content`
+    decision: Decision | None = None  # of a promotion
 
 
 class Entry(Change):
     """One line of the log."""
 
-    schema_version: Annotated[Literal[1], Field(alias="schema")]
+    schema_version: Annotated[Literal[1, 2], Field(alias="schema")]
     seq: Annotated[int, Field(ge=1)]
     prev: Digest | None  # sha256 of the bytes of entry seq - 1; None for the first
     by: Line
@@ -59,7 +64,12 @@ class Entry(Change):
     nonce: Line  # makes the bytes unlike any other writer's
 
     def to_bytes(self) -> bytes:
-        return canonical_json(self.model_dump(by_alias=True))
+        return canonical_json(self.model_dump(by_alias=True, exclude=set(ADDED) if self.schema_version == 1 else None))
+
+    @property
+    def blobs(self) -> tuple[str, ...]:
+        """sha256 of the blobs that this entry itself refers to, besides those of its manifest."""
+        return (self.decision.evidence,) if self.decision and self.decision.evidence else ()
 
 
 @dataclass(frozen=True)
@@ -81,14 +91,29 @@ class State:
         stack = self.aliases.get(alias)
         return stack[-1] if stack else None
 
+    def same_as(self, content: str) -> str | None:
+        """The manifest of the version with this `Manifest.content`; None where there is none."""
+        return next((e.manifest for e in self.entries if e.op == "register" and e.content == content), None)
+
+    def guarded(self, alias: str) -> bool:
+        """Whether `alias` was ever promoted: only rules, and going back, move it then."""
+        return any(entry.op == "promote" and entry.alias == alias for entry in self.entries)
+
     def aliases_of(self, manifest: str) -> tuple[str, ...]:
         return tuple(sorted(alias for alias, stack in self.aliases.items() if stack[-1] == manifest))
 
 
-def change(op: Operation, manifest: str, alias: str | None, reason: str) -> Change:
+def change(
+    op: Operation,
+    manifest: str,
+    alias: str | None,
+    reason: str,
+    content: str | None = None,
+    decision: Decision | None = None,
+) -> Change:
     """A checked change. Raises RegistryError where the alias or the reason is not one."""
     try:
-        return Change(op=op, manifest=manifest, alias=alias, reason=reason)
+        return Change(op=op, manifest=manifest, alias=alias, reason=reason, content=content, decision=decision)
     except ValidationError as error:
         raise RegistryError(f"the registry cannot note this: {faults(error)}") from None
 
@@ -137,12 +162,20 @@ def _parse(body: bytes, key: str) -> Entry:
 
 
 def _impossible(entry: Entry, known: set[str], aliases: dict[str, tuple[str, ...]]) -> str | None:
+    if (entry.op == "promote") != (entry.decision is not None):
+        return f"{entry.op} {'without' if entry.op == 'promote' else 'with'} a decision"
     if entry.op == "register":
         return f"{entry.manifest} becomes a version a second time" if entry.manifest in known else None
     if entry.alias is None:
         return f"{entry.op} without an alias"
     if entry.manifest not in known:
         return f"{entry.alias} points to {entry.manifest}, which is no version"
+    if entry.decision is not None:
+        champion = (aliases.get(entry.alias) or (None,))[-1]
+        if entry.decision.champion != champion:
+            return f"it was decided against {entry.decision.champion}, but {entry.alias} pointed to {champion}"
+        if not (entry.decision.passed or entry.decision.forced):
+            return f"{entry.alias} was promoted though the rules refused it"
     if entry.op == "rollback" and aliases.get(entry.alias, ())[-2:-1] != (entry.manifest,):
         return f"{entry.alias} goes back to {entry.manifest}, to which it did not point before"
     return None

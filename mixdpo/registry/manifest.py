@@ -14,13 +14,18 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mixdpo.errors import RegistryError
-from mixdpo.files import canonical_json, file_digest
+from mixdpo.files import canonical_json, digest, file_digest
 from mixdpo.registry.safety import check_content, check_paths
 
 SCHEMA = 1
 LIMIT = 16 << 20  # bytes; a manifest of more is refused unread
 MAX_FILES = 10_000
 MAX_FILE_BYTES = 1 << 40
+
+RUN = "run/"  # below it lies what tells of the run: parameters, metrics, report, packages
+# they tell how a version was made and may differ between two that are the same: another commit of the same code
+CIRCUMSTANCES = ("git", "dvc_lock", "python", "packages", "params_digest")
+ELSEWHERE = ("compute", "registry", "promotion")  # sections of params that say where it runs and how it is published
 
 NAME = r"[a-z0-9][a-z0-9-]*"
 Name = Annotated[str, Field(pattern=f"^{NAME}$", max_length=100)]
@@ -56,6 +61,18 @@ class Manifest(Record):
     @property
     def digest(self) -> str:
         return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    @property
+    def content(self) -> str:
+        """Digest of what this version is: the policy's files, and the lineage less its circumstances.
+
+        Two manifests of one name with the same content are the same version, made twice.
+        """
+        lineage = {key: value for key, value in self.lineage.items() if key not in CIRCUMSTANCES}
+        if isinstance(params := lineage.get("params"), dict):
+            lineage["params"] = {key: value for key, value in params.items() if key not in ELSEWHERE}
+        files = {path: content.sha256 for path, content in self.files.items() if not path.startswith(RUN)}
+        return digest({"kind": self.kind, "files": files, "lineage": lineage})
 
 
 def describe_files(name: str, files: Mapping[str, Path], lineage: Mapping[str, Any]) -> Manifest:

@@ -7,6 +7,7 @@ wrote and decides again.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ from typing import Any
 
 from mixdpo.errors import RegistryError
 from mixdpo.progress import track
-from mixdpo.registry.fetch import REMEDY, check_blob, fetch, same_files
+from mixdpo.registry.decision import Decision, Ruling
+from mixdpo.registry.fetch import REMEDY, check_blob, fetch, read_blob, same_files
 from mixdpo.registry.file_store import FileStore
 from mixdpo.registry.ledger import Ledger
 from mixdpo.registry.location import cache_directory
@@ -24,6 +26,8 @@ from mixdpo.registry.manifest import LIMIT, Content, Manifest, describe_files, p
 from mixdpo.registry.reference import Reference, find, parse_reference
 from mixdpo.registry.safety import plain_files
 from mixdpo.registry.store import Store, blob_key, get, manifest_key
+
+READABLE = 256 << 20  # bytes of a file that is read into memory
 
 
 @dataclass(frozen=True)
@@ -76,26 +80,33 @@ class Registry:
     ) -> Version:
         """Publish the files below `directory`, and `extra` (path in the version → file), as a version of `name`.
 
-        The same files with the same lineage are the same version: no second one is made, though `alias` moves to it
-        and blobs that were lost are put back.
+        The same policy of the same inputs is the same version (`Manifest.content`): no second one is made, though
+        `alias` moves to it and blobs that were lost are put back.
 
         Raises:
-            RegistryError: unsafe files, a name or alias that is none. StorageError: no space, not writable.
-            Nothing is published then.
+            RegistryError: unsafe files, a name or alias that is none, or an alias that only promotion moves.
+            StorageError: no space, not writable. Nothing is published then.
         """
         files = {**plain_files(directory), **(extra or {})}
         manifest = describe_files(name, files, lineage)
-        digest = manifest.digest
-        first, move = change("register", digest, alias, reason), change("alias", digest, alias, reason)
-        self._put(manifest, files)
+        first = change("register", manifest.digest, alias, reason, manifest.content)
+        before = self._ledger.state(name)
+        _refuse_guarded(before, alias)
+        if (same := _same(before, manifest)) in (None, manifest.digest):
+            self._put(manifest, files)
+        else:
+            kept = self._manifest(name, same).files
+            again = {path: each for path, each in manifest.files.items() if kept.get(path) == each}
+            self._put_blobs(again, files, f"comparing {name}")
 
         def decide(state: State) -> Change | None:
-            if digest not in state.versions:
+            _refuse_guarded(state, alias)
+            if (same := _same(state, manifest)) is None:
                 return first
-            return None if alias is None or state.target(alias) == digest else move
+            return None if alias is None or state.target(alias) == same else change("alias", same, alias, reason)
 
         state, written = self._ledger.commit(name, decide)
-        return self._version(state, digest, written)
+        return self._version(state, _same(state, manifest) or manifest.digest, written)
 
     def resolve(self, reference: str) -> Version:
         """The version that a reference means. Raises RegistryError, which lists what there is, where none does."""
@@ -135,10 +146,56 @@ class Registry:
         parsed = parse_reference(reference if reference.split("@")[0] == name else f"{name}@{reference}")
 
         def decide(state: State) -> Change | None:
+            _refuse_guarded(state, alias)
             digest = find(state, parsed)
             return None if state.target(alias) == digest else change("alias", digest, alias, reason)
 
         return self._move(name, alias, decide)
+
+    def promote(
+        self, challenger: Version, alias: str, reason: str, judge: Callable[[Version | None], Ruling]
+    ) -> Version:
+        """Point `alias` to `challenger` if `judge` allows it against the champion that the alias then points to.
+
+        Args:
+            judge: what the rules say against a champion (None where the alias points nowhere), or an error where they
+                refuse. It is asked again where another writer was quicker and the champion is another one by then.
+        """
+
+        def decide(state: State) -> Change | None:
+            champion = state.target(alias)
+            if champion == challenger.digest:
+                return None
+            decision, evidence = judge(None if champion is None else self._version(state, champion))
+            if evidence is not None and decision.evidence is not None:
+                self.store.put_once(blob_key(decision.evidence), evidence, decision.evidence)
+            return change("promote", challenger.digest, alias, reason, decision=decision)
+
+        return self._move(challenger.name, alias, decide)
+
+    def read(self, version: Version, path: str, limit: int = READABLE) -> bytes:
+        """One file of a version, verified, in memory.
+
+        Raises:
+            FileNotFoundError: the version has no such file.
+            RegistryError: it is damaged, or has more than `limit` bytes.
+        """
+        if (content := version.manifest.files.get(path)) is None:
+            raise FileNotFoundError(f"{version.reference} has no {path}")
+        return read_blob(self.store, f"{version.reference}: {path}", content, limit)
+
+    def evidence(self, decision: Decision) -> bytes | None:
+        """All that a promotion was decided on, canonical JSON; None where it was forced without any."""
+        if decision.evidence is None:
+            return None
+        key = blob_key(decision.evidence)
+        try:
+            body = get(self.store, key, READABLE)
+        except FileNotFoundError:
+            raise RegistryError(f"evidence is lost: {self.store.location} has no {key}; {REMEDY}") from None
+        if (found := hashlib.sha256(body).hexdigest()) != decision.evidence:
+            raise RegistryError(f"evidence was changed: expected sha256 {decision.evidence}, got {found}; {REMEDY}")
+        return body
 
     def rollback(self, name: str, alias: str, reason: str) -> Version:
         """Point `alias` back to what it pointed to before, as a new entry; a second time goes back further."""
@@ -200,11 +257,14 @@ class Registry:
             raise RegistryError(
                 f"the manifest of {manifest.name} has {len(body)} bytes, expected at most {LIMIT}; shorten its lineage"
             )
-        for path, content in track(sorted(manifest.files.items()), f"publishing {manifest.name}"):
-            if not self.store.put_once(blob_key(content.sha256), files[path], content.sha256):
-                check_blob(self.store, path, content)  # no version is made of blobs that were damaged before
+        self._put_blobs(manifest.files, files, f"publishing {manifest.name}")
         self.store.put_once(manifest_key(manifest.digest), body, manifest.digest)
         self._manifest(manifest.name, manifest.digest)
+
+    def _put_blobs(self, contents: Mapping[str, Content], files: Mapping[str, Path], what: str) -> None:
+        for path, content in track(sorted(contents.items()), what):
+            if not self.store.put_once(blob_key(content.sha256), files[path], content.sha256):
+                check_blob(self.store, path, content)  # no version is made of blobs that were damaged before
 
     def _move(self, name: str, alias: str, decide: Callable[[State], Change | None]) -> Version:
         self._ledger.existing(name)
@@ -226,6 +286,19 @@ class Registry:
         if manifest.name != name:
             raise RegistryError(f"{origin} is of {manifest.name}, expected of {name}; restore log/{name}/ from a copy")
         return manifest
+
+
+def _same(state: State, manifest: Manifest) -> str | None:
+    """The version that `manifest` is: by its digest, or made of the same by another run."""
+    return manifest.digest if manifest.digest in state.versions else state.same_as(manifest.content)
+
+
+def _refuse_guarded(state: State, alias: str | None) -> None:
+    if alias is not None and state.guarded(alias):
+        raise RegistryError(
+            f"{state.name}@{alias} was promoted by rules, so nothing else moves it: use `mixdpo promote` (--force "
+            "overrides the rules) or `mixdpo rollback`, or name another alias"
+        )
 
 
 def _occupied(path: Path) -> bool:

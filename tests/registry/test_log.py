@@ -17,10 +17,28 @@ DIGESTS = [hashlib.sha256(bytes([i])).hexdigest() for i in range(5)]
 ALIASES = ["staging", "production"]
 
 
+RULES = {"delta": 0.05, "confidence": 0.95, "must_beat": 1, "comparisons": 8, "refuse": "any", "validation": "clean"}
+DECISION = {
+    "passed": True,
+    "forced": False,
+    "reasons": ["nothing to compare with"],
+    "rules": RULES,
+    "champion": None,
+    "styles": {"grammar": {"mean": 0.1, "low": 0.01, "high": 0.2, "prompts": 12}},
+    "findings": [],
+    "validation": [],
+    "prompts": None,
+    "judges": None,
+    "evidence": "e" * 64,
+}
+
+
 def write(steps: list[tuple[str, str, str | None]]) -> list[bytes]:
-    """The bytes of a chained log with these (operation, manifest, alias)."""
+    """The bytes of a chained log with these (operation, manifest, alias); promotions are of schema 2, the rest of 1."""
     bodies: list[bytes] = []
+    pointed: dict[str | None, list[str]] = {}
     for number, (operation, manifest, alias) in enumerate(steps, start=1):
+        stack = pointed.setdefault(alias, [])
         entry = {
             "schema": 1,
             "seq": number,
@@ -33,6 +51,13 @@ def write(steps: list[tuple[str, str, str | None]]) -> list[bytes]:
             "at": "2026-01-01T00:00:00+00:00",
             "nonce": str(number),
         }
+        if operation == "promote":
+            champion = stack[-1] if stack else None
+            entry |= {"schema": 2, "content": None, "decision": {**DECISION, "champion": champion}}
+        if operation == "rollback":
+            del stack[-1:]
+        else:
+            stack.append(manifest)
         bodies.append(canonical_json(entry))
     return bodies
 
@@ -50,7 +75,7 @@ def possible_logs(draw: st.DrawFn) -> list[tuple[str, str, str | None]]:
     for _ in range(draw(st.integers(1, 12))):
         fresh = [digest for digest in DIGESTS if digest not in versions]
         back = [alias for alias, targets in pointed.items() if len(targets) > 1]
-        operations = ["register"] * bool(fresh) + ["alias"] * bool(versions) + ["rollback"] * bool(back)
+        operations = ["register"] * bool(fresh) + ["alias", "promote"] * bool(versions) + ["rollback"] * bool(back)
         operation = draw(st.sampled_from(operations))
         if operation == "register":
             versions.append(fresh[0])
@@ -58,7 +83,7 @@ def possible_logs(draw: st.DrawFn) -> list[tuple[str, str, str | None]]:
             steps.append((operation, fresh[0], alias))
             if alias:
                 pointed.setdefault(alias, []).append(fresh[0])
-        elif operation == "alias":
+        elif operation != "rollback":
             alias, target = draw(st.sampled_from(ALIASES)), draw(st.sampled_from(versions))
             steps.append((operation, target, alias))
             pointed.setdefault(alias, []).append(target)
@@ -142,7 +167,8 @@ def test_an_entry_that_says_what_cannot_be_is_refused(steps: list[tuple[str, str
     [
         (b"", "Invalid JSON"),
         (b"[" * 100_000, "Invalid JSON"),
-        (edited(write([("register", DIGESTS[0], None)])[0], schema=2), "schema: Input should be 1"),
+        (edited(write([("register", DIGESTS[0], None)])[0], schema=3), "schema: Input should be 1 or 2"),
+        (edited(write([("register", DIGESTS[0], None)])[0], content=None), "not in canonical form, so it was changed"),
         (edited(write([("register", DIGESTS[0], None)])[0], more=1), "more: Extra inputs are not permitted"),
         (edited(write([("register", DIGESTS[0], None)])[0], manifest="../../etc"), "manifest: String should match"),
         (write([("register", DIGESTS[0], None)])[0] + b"\n", "not in canonical form, so it was changed"),
@@ -151,6 +177,40 @@ def test_an_entry_that_says_what_cannot_be_is_refused(steps: list[tuple[str, str
 def test_what_is_no_entry_is_refused(body: bytes, fault: str) -> None:
     with pytest.raises(RegistryError, match=rf"^log/reviews/0000000001\.json is .*{re.escape(fault)}"):
         extend(State("reviews"), [body])
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"decision": None}, "promote without a decision"),
+        ({"op": "alias"}, "alias with a decision"),
+        (
+            {"decision": DECISION | {"champion": DIGESTS[1]}},
+            f"decided against {DIGESTS[1]}, but staging pointed to None",
+        ),
+        ({"decision": DECISION | {"passed": False}}, "staging was promoted though the rules refused it"),
+    ],
+)
+def test_a_promotion_says_what_it_was_decided_on(changes: dict[str, Any], fault: str) -> None:
+    first, second = write([("register", DIGESTS[0], None), ("promote", DIGESTS[0], "staging")])
+    state = extend(State("reviews"), [first, second])
+    assert (state.target("staging"), state.guarded("staging"), state.guarded("production")) == (DIGESTS[0], True, False)
+    assert [entry.blobs for entry in state.entries] == [(), ("e" * 64,)]
+    with pytest.raises(RegistryError, match=f"says what cannot be: .*{fault}"):
+        extend(State("reviews"), [first, edited(second, **changes)])
+
+
+def test_a_forced_promotion_stands_whatever_the_rules_say() -> None:
+    first, second = write([("register", DIGESTS[0], None), ("promote", DIGESTS[0], "staging")])
+    forced = edited(second, decision=DECISION | {"passed": False, "forced": True})
+    assert extend(State("reviews"), [first, forced]).target("staging") == DIGESTS[0]
+
+
+def test_a_version_is_found_by_what_it_is_made_of() -> None:
+    first, second = write([("register", DIGESTS[0], None), ("register", DIGESTS[1], None)])
+    second = edited(second, schema=2, content="c" * 64, decision=None)
+    state = extend(State("reviews"), [first, second])
+    assert (state.same_as("c" * 64), state.same_as("d" * 64)) == (DIGESTS[1], None)
 
 
 @pytest.mark.parametrize("alias", ["v3", "v12", "Staging", "1st", "a b", "", "a/b", "a" * 101])
