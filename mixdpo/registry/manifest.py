@@ -22,7 +22,8 @@ LIMIT = 16 << 20  # bytes; a manifest of more is refused unread
 MAX_FILES = 10_000
 MAX_FILE_BYTES = 1 << 40
 
-RUN = "run/"  # below it lies what tells of the run: parameters, metrics, report, packages
+RUN = "run/"  # below it lies what tells of the run: parameters as they were written, report, packages
+METRICS = "run/metrics/"  # the same for the same inputs, to the byte
 # they tell how a version was made and may differ between two that are the same: another commit of the same code
 CIRCUMSTANCES = ("git", "dvc_lock", "python", "packages", "params_digest")
 ELSEWHERE = ("compute", "registry", "promotion")  # sections of params that say where it runs and how it is published
@@ -64,14 +65,18 @@ class Manifest(Record):
 
     @property
     def content(self) -> str:
-        """Digest of what this version is: the policy's files, and the lineage less its circumstances.
+        """Digest of what this version is: the policy's files, its metrics, and the lineage less its circumstances.
 
         Two manifests of one name with the same content are the same version, made twice.
         """
         lineage = {key: value for key, value in self.lineage.items() if key not in CIRCUMSTANCES}
         if isinstance(params := lineage.get("params"), dict):
             lineage["params"] = {key: value for key, value in params.items() if key not in ELSEWHERE}
-        files = {path: content.sha256 for path, content in self.files.items() if not path.startswith(RUN)}
+        files = {
+            path: content.sha256
+            for path, content in self.files.items()
+            if path.startswith(METRICS) or not path.startswith(RUN)
+        }
         return digest({"kind": self.kind, "files": files, "lineage": lineage})
 
 
