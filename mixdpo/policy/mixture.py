@@ -235,6 +235,7 @@ class MixturePolicy(nn.Module):
         top_p: float = 1.0,
         seed: int = 0,
         batch: int = 128,
+        first: int = 0,
     ) -> Generations:
         """Continue prompts. Returns the texts, whether each ended by itself, and which expert wrote it.
 
@@ -249,6 +250,7 @@ class MixturePolicy(nn.Module):
             top: of each prompt's experts only so many take part, the likeliest; the others never run.
             temperature: 0 is greedy.
             seed: the texts depend on it, on the prompts and their order; not on `batch`.
+            first: these prompts are rows `first`, `first` + 1, … of a longer list, and get the texts they get there.
         """
         from mixdpo.policy.sampling import generate
 
@@ -266,6 +268,7 @@ class MixturePolicy(nn.Module):
             seed,
             batch,
             top,
+            first,
         )
 
     def save_pretrained(self, directory: str | Path) -> Path:

@@ -50,17 +50,18 @@ def generate(
     seed: int,
     batch: int,
     top: int | None = None,
+    first: int = 0,
 ) -> Generations:
     """`MixturePolicy.generate`; see there."""
     if mode not in MODES:
         raise ConfigError(f"mode {mode!r} is not one of {', '.join(MODES)}; choose one of them")
     if expert is not None and not 0 <= expert < policy.experts:
         raise ConfigError(f"expert {expert} does not exist: this mixture has experts 0 to {policy.experts - 1}")
+    if first < 0:
+        raise ConfigError(f"first is {first}; expected 0 or more, the place of the first prompt in the longer list")
     if not prompts:
         return Generations([], [], [], [])
-    generator = torch.Generator().manual_seed(seed)
-    # one uniform number for each row and step, so that the texts do not depend on how rows are batched
-    uniforms = torch.rand((len(prompts), max_new_tokens + 1), generator=generator, dtype=torch.float64)
+    uniforms = row_uniforms(seed, first, len(prompts), max_new_tokens + 1)
     log_weights = _log_weights(policy, prompts, expert, annotators, metadata, weights)
     log_weights, dropped = top_experts(log_weights, policy.experts if top is None else top)
     together = mode == "token" and expert is None and policy.experts > 1
@@ -91,6 +92,20 @@ def generate(
     )
     experts = [-1] * len(texts) if together else authors.tolist()
     return Generations(texts, finished, experts, dropped.tolist())
+
+
+def row_uniforms(seed: int, first: int, rows: int, columns: int) -> Tensor:
+    """Rows `first`, `first` + 1, … of the table of uniform numbers that a seed stands for: (rows, columns), float64.
+
+    One number for each row and step, so that a text depends neither on the rows beside it nor on how many are drawn.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    left = first * columns
+    while left:  # the generator knows no way but through the rows before, 5 ns a number
+        skipped = min(left, 1 << 20)
+        torch.rand(skipped, generator=generator, dtype=torch.float64)
+        left -= skipped
+    return torch.rand((rows, columns), generator=generator, dtype=torch.float64)
 
 
 def _log_weights(

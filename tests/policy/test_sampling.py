@@ -256,6 +256,17 @@ def test_no_uniform_number_draws_what_has_no_probability() -> None:
     assert drawn.tolist() == [1, 1, 3, 3]
 
 
+@pytest.mark.parametrize("mode", ["sequence", "token"])
+def test_rows_of_a_longer_list_are_written_as_they_are_there(mode: str, make_policy: MakePolicy) -> None:
+    policy = make_policy()
+    whole = policy.generate(PROMPTS, mode=mode, max_new_tokens=8, seed=5)
+    for start, end in ((0, 2), (2, 3), (3, 5)):
+        part = policy.generate(PROMPTS[start:end], mode=mode, max_new_tokens=8, seed=5, first=start)
+        assert part == tuple(column[start:end] for column in whole)
+    with pytest.raises(ConfigError, match="first is -1; expected 0 or more"):
+        policy.generate(PROMPTS, first=-1)
+
+
 def test_no_prompts_give_no_texts(make_policy: MakePolicy) -> None:
     assert make_policy().generate([]) == ([], [], [], [])
 
