@@ -38,8 +38,7 @@ from mixdpo.training.run import Run, Setup
 from mixdpo.training.schedule import adamw
 
 BETA, RATE, RANK, CLIP = 0.1, 1e-5, 16, 1.0
-# lengths, in tokens
-PROMPT, ANSWER = (6, 10), (32, 128)
+ANSWER = (32, 128)  # tokens
 
 
 class Size(NamedTuple):
@@ -58,6 +57,7 @@ class Case:
     """One comparison.
 
     Attributes:
+        prompt: tokens of a prompt, give or take a quarter.
         routed: every annotator's expert is given, as after specialisation; else q is the posterior.
         steps: different batches of the run, the first a warm-up.
     """
@@ -66,6 +66,7 @@ class Case:
     experts: int
     head: str
     trunk: str
+    prompt: int
     routed: bool
     dtype: str
     device: str
@@ -75,6 +76,11 @@ class Case:
     @property
     def shape(self) -> Size:
         return SIZES[self.size]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row that there may be."""
+        return self.prompt + self.prompt // 4 + ANSWER[1]
 
     @property
     def same_model(self) -> bool:
@@ -94,7 +100,7 @@ def new_model(case: Case) -> GPT2LMHeadModel:
     size = case.shape
     config = GPT2Config(
         vocab_size=size.vocabulary,
-        n_positions=256,
+        n_positions=case.longest,
         n_embd=size.width,
         n_layer=size.layers,
         n_head=size.heads,
@@ -120,7 +126,8 @@ def pairs_of(case: Case) -> PreferencePairs:
         return torch.randint(1, size.vocabulary, (length,), generator=generator).tolist()
 
     count = size.pairs * case.steps
-    prompts = [draw(PROMPT) for _ in range(count)]
+    spread = case.prompt // 4
+    prompts = [draw((case.prompt - spread, case.prompt + spread)) for _ in range(count)]
     chosen, rejected = ([TokenRow(prompt, draw(ANSWER)) for prompt in prompts] for _ in range(2))
     names = [str(place) for place in range(count)]
     # a pair an annotator, so that batches are the same for every number of experts
@@ -170,7 +177,7 @@ def our_step(case: Case) -> tuple[Callable[[int], float], int]:
         clip=CLIP,
         tempering={"start": 1.0, "steps": 0},
         tile_tokens=4096,
-        max_tokens=256,
+        max_tokens=case.longest,
         evaluate_every=1000,
         checkpoint_every=1000,
     )
@@ -206,6 +213,7 @@ def trl_step(case: Case) -> tuple[Callable[[int], float], int]:
                 bf16=case.dtype == "bf16",
                 precompute_ref_log_probs=True,
                 gradient_checkpointing=False,
+                max_length=case.longest,
                 disable_dropout=True,
                 disable_tqdm=True,
                 report_to=[],

@@ -86,6 +86,7 @@ def compare(case: Case, clock: str) -> dict[str, Any]:
         "experts": case.experts,
         "head": case.head,
         "trunk": case.trunk,
+        "prompt": case.prompt,
         "responsibilities": "given" if case.routed else "posterior",
         "dtype": case.dtype,
         "device": case.device,
@@ -127,6 +128,7 @@ def _line(row: dict[str, Any]) -> str:
 @click.option("--experts", default="1,4", show_default=True, help="Numbers of experts, with commas.")
 @click.option("--head", default="linear,lowrank", show_default=True, help="linear, lowrank or both, with a comma.")
 @click.option("--trunk", type=click.Choice(["trainable", "frozen"]), default="trainable", show_default=True)
+@click.option("--prompt", default=8, show_default=True, help="Tokens of a prompt, give or take a quarter.")
 @click.option("--dtype", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", default=0, show_default=True, help="0 takes all.")
@@ -138,6 +140,7 @@ def main(
     experts: str,
     head: str,
     trunk: str,
+    prompt: int,
     dtype: str,
     device: str,
     threads: int,
@@ -148,12 +151,14 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     if not as_json:
-        click.echo(f"size {size}, {dtype}, {trunk} trunk, {device}, {torch.get_num_threads()} threads, {clock} time")
+        click.echo(
+            f"size {size}, {dtype}, {trunk} trunk, prompts of {prompt}, {device}, {torch.get_num_threads()} threads, {clock} time"
+        )
         click.echo(HEADER)
     for count in map(int, experts.split(",")):
         for kind in head.split(","):
             for routed in (False, True) if count > 1 else (False,):
-                row = compare(Case(size, count, kind, trunk, routed, dtype, device, threads, steps), clock)
+                row = compare(Case(size, count, kind, trunk, prompt, routed, dtype, device, threads, steps), clock)
                 click.echo(json.dumps(row) if as_json else _line(row))
 
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from mixdpo.errors import ModelError
 from mixdpo.policy.head_logps import KEPT_BYTES
 from mixdpo.policy.heads import Heads
+from mixdpo.policy.layout import Layout
 from mixdpo.policy.lora import adapters, perturb_adapters
 from mixdpo.policy.packing import fuse_activations, trunk_states
 from mixdpo.policy.tokens import TokenBatch, context_of
@@ -57,11 +58,10 @@ class SharedTrunk(nn.Module):
         token_logps_CK = torch.cat([self.heads.logps(hidden, target, kept_bytes) for hidden, target in tiles])
         return token_logps_CK.new_zeros(batch.rows, self.experts).index_add(0, batch.row, token_logps_CK)
 
-    def completion_states(self, batch: TokenBatch) -> Tensor:
+    def completion_states(self, batch: TokenBatch, recompute: bool = False) -> Tensor:
         """Trunk states that predict the completion tokens: (completion tokens, width)."""
-        lengths = batch.attention_mask.sum(dim=1)
-        starts = lengths.cumsum(dim=0) - lengths
-        return self._states(batch)[starts[batch.row] + batch.position]
+        states = trunk_states(self.trunk, batch.input_ids, batch.layout, recompute)
+        return states[batch.layout.places.to(states.device)[batch.row, batch.position]]
 
     def prompt_features(self, batch: TokenBatch) -> Tensor:
         """What a gate sees of each row: its mean word embedding and mean last state (rows, 2·width), float32.
@@ -69,16 +69,12 @@ class SharedTrunk(nn.Module):
         method.md §4 takes the last states alone. They are about the *next* token: in a small model a linear probe read
         the domain of an unseen prompt from them in 67 % of cases, from both together in 83 % (docs/results.md).
         """
-        real = batch.attention_mask.bool()
-        embedded = self.trunk.get_input_embeddings()(batch.input_ids[real])
-        both = torch.cat([embedded, self._states(batch)], dim=-1).float()
-        row = real.nonzero()[:, 0]
-        total = both.new_zeros(batch.rows, both.shape[-1]).index_add(0, row, both)
-        return total / real.sum(dim=1, keepdim=True)
-
-    def _states(self, batch: TokenBatch) -> Tensor:
-        """Last states of all tokens that are no padding, row after row: (tokens, width)."""
-        return trunk_states(self.trunk, batch.input_ids, batch.attention_mask)
+        layout = Layout.apart(batch.layout.lengths)
+        flat, lengths = (each.to(batch.input_ids.device) for each in (layout.flat, torch.tensor(layout.lengths)))
+        embedded = self.trunk.get_input_embeddings()(batch.input_ids.flatten()[flat])
+        both = torch.cat([embedded, trunk_states(self.trunk, batch.input_ids, layout)], dim=-1).float()
+        row = torch.arange(batch.rows, device=lengths.device).repeat_interleave(lengths)
+        return both.new_zeros(batch.rows, both.shape[-1]).index_add(0, row, both) / lengths[:, None]
 
     def perturb(self, scale: float, generator: torch.Generator) -> None:
         """Break the symmetry of equal experts (method.md §5)."""

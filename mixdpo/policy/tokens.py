@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mixdpo.errors import DataError
+from mixdpo.policy.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,14 @@ class TokenBatch:
     """R rows padded on the right. A completion token is predicted from the position before it."""
 
     input_ids: Tensor  # (rows, positions)
-    attention_mask: Tensor  # (rows, positions)
+    layout: Layout  # where their tokens lie without padding, prompts that rows share once
     row: Tensor  # (completion tokens,) the row of each completion token
     position: Tensor  # (completion tokens,) the position that predicts it
     target: Tensor  # (completion tokens,) its id
 
     @property
     def rows(self) -> int:
-        return int(self.input_ids.shape[0])
+        return self.layout.rows
 
 
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[list[int]]:
@@ -111,22 +112,20 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[
 
 
 def pad(rows: Sequence[TokenRow], device: torch.device | str = "cpu") -> TokenBatch:
-    """Pad rows to one length. Padding is id 0 under a zero mask: it is never attended to, never scored."""
-    width = max(len(row) for row in rows)
-    input_ids = torch.zeros((len(rows), width), dtype=torch.long)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    """Pad rows to one length. Padding is id 0: it is never attended to, never scored."""
+    layout = Layout.of([row.prompt for row in rows], [len(row) for row in rows])
+    input_ids = torch.zeros((layout.rows, layout.positions), dtype=torch.long)
     places: list[int] = []
     positions: list[int] = []
     targets: list[int] = []
     for place, row in enumerate(rows):
         input_ids[place, : len(row)] = torch.tensor(row.prompt + row.completion)
-        mask[place, : len(row)] = 1
         first = len(row.prompt) - 1
         places += [place] * len(row.completion)
         positions += range(first, first + len(row.completion))
         targets += row.completion
     flat = (torch.tensor(values, dtype=torch.long).to(device) for values in (places, positions, targets))
-    return TokenBatch(input_ids.to(device), mask.to(device), *flat)
+    return TokenBatch(input_ids.to(device), layout, *flat)
 
 
 def length_sorted_batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:

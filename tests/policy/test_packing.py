@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
-from transformers import AutoModel, BloomConfig, MistralConfig, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModel,
+    BloomConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+)
 
 from mixdpo.policy import packing
+from mixdpo.policy.layout import Layout
 from mixdpo.policy.packing import trunk_states
 
-MASK = torch.tensor([[1] * 9, [1] * 4 + [0] * 5, [1] + [0] * 8])
-IDS = torch.arange(27).view(3, 9) % 60
+IDS = torch.arange(36).view(4, 9) % 60
+IDS[3, :3] = IDS[0, :3]
+# the last row begins as the first one does
+LAYOUT = Layout([9, 4, 1, 6], [0, 1, 2, 0], [0, 0, 0, 3])
 close = torch.testing.assert_close
+
+
+SHAPE = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
+GROUPED = {**SHAPE, "intermediate_size": 16, "num_key_value_heads": 2}  # fewer key than query heads
+CONFIGS: dict[str, PretrainedConfig] = {
+    "gpt2": GPT2Config(**SHAPE),
+    "llama": LlamaConfig(**GROUPED),
+    "qwen2": Qwen2Config(**GROUPED),
+    "neox": GPTNeoXConfig(**SHAPE, intermediate_size=16),
+}
 
 
 def body(config: PretrainedConfig) -> PreTrainedModel:
@@ -23,18 +44,28 @@ def body(config: PretrainedConfig) -> PreTrainedModel:
 
 
 def alone(trunk: PreTrainedModel) -> torch.Tensor:
-    """States of each row run by itself, without padding."""
-    rows = [ids[: mask.sum()][None] for ids, mask in zip(IDS, MASK, strict=True)]
-    return torch.cat([trunk(input_ids=row).last_hidden_state[0] for row in rows])
+    """States of each row's own tokens, the row run by itself, without padding."""
+    rows = [
+        trunk(input_ids=ids[:length][None]).last_hidden_state[0, shared:]
+        for ids, length, shared in zip(IDS, LAYOUT.lengths, LAYOUT.shared, strict=True)
+    ]
+    return torch.cat(rows)
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
-def test_states_and_gradients_are_those_of_each_row_by_itself(
-    architecture: str, make_model: Callable[..., PreTrainedModel]
-) -> None:
-    trunk = make_model(architecture).base_model
-    packed, single = trunk_states(trunk, IDS, MASK), alone(trunk)
-    assert packing._known[trunk]
+@pytest.fixture(params=["row by row", "padded inside"])
+def attention(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How a processor attends, and how a GPU does."""
+    if request.param == "padded inside":
+        monkeypatch.setattr(packing, "_row_by_row", packing._padded_inside)
+
+
+@pytest.mark.usefixtures("attention")
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "qwen2", "neox"])
+def test_states_and_gradients_are_those_of_each_row_by_itself(architecture: str, recompute: bool) -> None:
+    trunk = body(CONFIGS[architecture])
+    packed, single = trunk_states(trunk, IDS, LAYOUT, recompute), alone(trunk)
+    assert packing.packs(trunk)
     close(packed, single, rtol=1e-4, atol=1e-5)
     weights = list(trunk.parameters())
     found, wanted = (torch.autograd.grad(each.square().sum(), weights, allow_unused=True) for each in (packed, single))
@@ -64,18 +95,16 @@ def test_states_and_gradients_are_those_of_each_row_by_itself(
 def test_a_body_that_needs_more_than_causal_attention_is_padded(config: PretrainedConfig) -> None:
     trunk = body(config)
     usual = trunk.config._attn_implementation
-    found = trunk_states(trunk, IDS, MASK)
-    assert not packing._known[trunk]
+    found = trunk_states(trunk, IDS, LAYOUT)
+    assert not packing.packs(trunk)
     assert trunk.config._attn_implementation == usual
-    close(found, trunk(input_ids=IDS, attention_mask=MASK).last_hidden_state[MASK.bool()])
+    close(found, alone(trunk))
 
 
 @torch.no_grad()
-def test_the_body_attends_as_it_did_before_once_packed_rows_are_done(
-    make_model: Callable[..., PreTrainedModel],
-) -> None:
-    trunk = make_model().base_model
+def test_the_body_attends_as_it_did_before_once_packed_rows_are_done() -> None:
+    trunk = body(CONFIGS["gpt2"])
     before, usual = alone(trunk), trunk.config._attn_implementation
-    trunk_states(trunk, IDS, MASK)
+    trunk_states(trunk, IDS, LAYOUT)
     assert trunk.config._attn_implementation == usual
     close(alone(trunk), before, rtol=0, atol=0)

@@ -73,8 +73,26 @@ def test_every_completion_token_is_predicted_from_the_place_before_it(batch: lis
     padded = pad(batch)
     assert padded.input_ids[padded.row, padded.position + 1].tolist() == padded.target.tolist()
     assert padded.target.tolist() == [token for row in batch for token in row.completion]
-    assert padded.attention_mask.sum(dim=-1).tolist() == [len(row) for row in batch]
-    assert padded.input_ids[padded.attention_mask == 0].sum() == 0
+    assert padded.layout.lengths == [len(row) for row in batch]
+    assert (padded.input_ids != 0).sum() == sum(map(len, batch))
+
+
+def test_a_prompt_of_several_rows_stands_in_the_line_once() -> None:
+    layout = pad([TokenRow([1, 2], [3]), TokenRow([4], [5]), TokenRow([1, 2], [6, 7]), TokenRow([1, 2], [])]).layout
+    assert layout.owners == [0, 1, 0, 3]
+    assert layout.shared == [0, 0, 2, 0]
+    assert layout.own == [3, 2, 2, 2]
+    assert layout.places.tolist() == [[0, 1, 2, 0], [3, 4, 0, 0], [0, 1, 5, 6], [7, 8, 0, 0]]
+
+
+@given(batch=st.lists(rows, min_size=1, max_size=6))
+@settings(max_examples=50, deadline=None, derandomize=True, database=None)
+def test_the_line_holds_every_token_of_every_row_where_the_layout_says(batch: list[TokenRow]) -> None:
+    padded = pad(batch)
+    line = padded.input_ids.flatten()[padded.layout.flat]
+    assert len(line) == sum(padded.layout.own) <= sum(map(len, batch))
+    for row, places in zip(batch, padded.layout.places, strict=True):
+        assert line[places[: len(row)]].tolist() == row.prompt + row.completion
 
 
 @given(lengths=st.lists(st.integers(1, 40), max_size=20), tokens=st.integers(1, 100))
