@@ -7,6 +7,7 @@ MixDPOError
 ├─ ModelError         a model, tokenizer or hub does not fit or cannot be reached
 ├─ TrainingError      training cannot go on (non-finite values, stale inputs)
 ├─ StorageError       the disk is full or not writable
+├─ EngineError        workers were lost again and again
 ├─ TransientError     a hub or store did not answer; the flow tries again (exit code 75)
 └─ RegistryError      a version is absent, taken, or does not match its digest
    └─ PromotionRefused  the rules of params.yaml refuse it (exit code 3); nothing was written
@@ -44,6 +45,10 @@ class TrainingError(MixDPOError):
 
 
 class StorageError(MixDPOError):
+    pass
+
+
+class EngineError(MixDPOError):
     pass
 
 

@@ -37,3 +37,17 @@ def empty_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def new_repository(empty_repository: Path, tmp_path: Path) -> Callable[[], Path]:
     """Lays out a repository of git and DVC in which nothing is yet."""
     return lambda: Path(shutil.copytree(empty_repository, tmp_path / "project", symlinks=True))
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[str]:
+    """One temporary Ray cluster, as a stage would start it, for all tests; its address."""
+    from mixdpo.config.engine import RayEngine
+    from mixdpo.engine.cluster import connected, prepare_ray
+
+    settings = RayEngine(kind="ray", cpus=1)
+    prepare_ray(settings)
+    import ray
+
+    with connected(settings):
+        yield ray.get_runtime_context().gcs_address

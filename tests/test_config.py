@@ -88,6 +88,15 @@ def test_reading_what_was_written_gives_the_same() -> None:
             "preferences.source.columns.annotator is null, so each pair is its own annotator, below "
             "validation.min_pairs_per_annotator 2: all would be refused; set that to 1 or name the column",
         ),
+        ({"engine": {"kind": "ray", "cpus": 1, "gpus": 1.5}}, "gpus 1.5 is neither whole nor below 1; Ray divides one"),
+        (
+            {"engine": {"kind": "ray", "cpus": 1}, "compute__device": "cuda"},
+            "compute.device is cuda but a Ray worker holds engine.gpus 0; make the two agree, or set compute.device",
+        ),
+        (
+            {"engine": {"kind": "ray", "cpus": 1, "gpus": 1}, "compute__device": "cpu"},
+            "compute.device is cpu but a Ray worker holds engine.gpus 1; make the two agree, or set compute.device",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_with_key_and_remedy(changes: dict[str, Any], told: str) -> None:

@@ -85,7 +85,7 @@ def test_core_needs_only_what_a_bare_image_has(path: Path) -> None:
 
 @pytest.mark.parametrize("statement", ["import mixdpo", "import mixdpo.cli", "import flows.graph"])
 def test_start_up_is_quick(statement: str) -> None:
-    heavy = "{'torch', 'transformers', 'datasets', 'evaluate', 'great_expectations', 'pandas', 'prefect', 'dvc'}"
+    heavy = "{'torch', 'transformers', 'datasets', 'evaluate', 'great_expectations', 'pandas', 'prefect', 'dvc', 'ray'}"
     code = f"import sys; {statement}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run((sys.executable, "-c", code), cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

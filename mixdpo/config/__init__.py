@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from mixdpo.config.base import Name, Natural, Section
 from mixdpo.config.data import AnnotatedPairs, Cleaning, PreferenceFiles, Preferences, Source, Splits, Validation
+from mixdpo.config.engine import Engine, LocalEngine, RayEngine
 from mixdpo.config.models import SFT, Candidates, Device, Rewards
 from mixdpo.config.outcome import Evaluation, Registry
 from mixdpo.config.policy import Policy
@@ -27,6 +28,7 @@ class Params(Section):
     seed: Natural
     inputs: str  # directory of the files that this profile reads; every path below is relative to it
     compute: Device
+    engine: Engine = LocalEngine(kind="local")  # no stage depends on it: where shards run changes no result
     source: Source
     cleaning: Cleaning
     splits: Splits
@@ -57,6 +59,17 @@ class Params(Section):
             raise ValueError(
                 f"policies has {_REFERENCE}, which is what the reference policy is called in every table; rename it"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _workers_hold_what_they_use(self) -> Params:
+        if isinstance(self.engine, RayEngine) and self.compute.device != "auto":
+            gpus, device = self.engine.gpus, self.compute.device
+            if (device == "cuda") != (gpus > 0):
+                raise ValueError(
+                    f"compute.device is {device} but a Ray worker holds engine.gpus {gpus:g}; make the two agree, or "
+                    "set compute.device to auto: workers then use a GPU where they hold one"
+                )
         return self
 
     @model_validator(mode="after")
