@@ -23,7 +23,7 @@ PARAMETER_FILES = [ROOT / "params.yaml", *sorted((ROOT / "profiles").glob("*.yam
 
 # what hardly decides a result and everything uses; a change here is no reason to train again
 # (what comes out of the registry is compared with its digest)
-PLUMBING = ("config", "layout", "errors", "files", "progress", "compute", "data.schema", "registry")
+PLUMBING = ("config", "engine", "layout", "errors", "files", "progress", "compute", "data.schema", "registry")
 
 
 def expanded() -> dict[str, dict[str, Any]]:
