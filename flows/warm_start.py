@@ -18,7 +18,7 @@ from yaml import safe_load
 from mixdpo.config import load_params, parse_params
 from mixdpo.errors import ConfigError, RegistryError
 from mixdpo.files import digest, directory_digest, read_json, replacing, write_text
-from mixdpo.registry import Registry, Version, registry_location
+from mixdpo.registry import Version, open_registry
 
 BASES = "bases"  # below `inputs`
 REFERENCE = "reference"  # below a version
@@ -36,7 +36,7 @@ def warm_start(root: Path, reference: str) -> list[str]:
     """
     path = root / "params.yaml"
     params = load_params(path)
-    registry = Registry(registry_location(params.registry.url, root))
+    registry = open_registry(params.registry, root)
     version = registry.resolve(reference)
     directory = registry.materialise(version.reference)
     experts = read_json(directory / "mixture.json").get("experts")

@@ -60,6 +60,13 @@ def test_reading_what_was_written_gives_the_same() -> None:
         ({"splits__test": 0.85}, "validation + test is above 0.9, which leaves next to nothing to train on; lower"),
         ({"cleaning__min_words": 200}, "min_words 200 is above max_words 120; lower it"),
         ({"registry__policy": "best"}, "registry.policy is best, but policies has dpo, mix, moe; name one"),
+        ({"promotion__must_beat": 4}, "promotion.must_beat is 4, but there are 3 preferences.styles to be better for"),
+        ({"registry__alias": "production"}, "registry.alias is production, which promotion.aliases guards: a version"),
+        (
+            {"registry__signing": {"key": None, "required": True, "trusted": []}},
+            "signatures are required, but nobody is trusted; name a public key (`mixdpo keygen`)",
+        ),
+        ({"registry__signing": {"key": None, "required": False, "trusted": ["AAAA"]}}, "String should match pattern"),
         (
             {"preferences__styles__grammar__weights": {"gramar": 1.0}},
             "preferences.styles.grammar weighs gramar, but rewards.dimensions has only grammar, informativeness, sent",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from mixdpo.config.outcome import Registry as Settings
     from mixdpo.registry import Registry
 
 registry_option = click.option(
@@ -22,12 +23,17 @@ def open_registry(root: Path, location: str | None) -> Registry:
 
     A relative location is taken from the project's directory, as the `register` stage takes it.
     """
-    from mixdpo.config import load_params
-    from mixdpo.registry import Registry, registry_location
+    from mixdpo import registry
 
-    if location is None and (root / "params.yaml").is_file():
-        location = load_params(root / "params.yaml").registry.url
-    return Registry(registry_location(location, root))
+    return registry.open_registry(settings(root), root, location)
+
+
+def settings(root: Path) -> Settings | None:
+    """`registry` of params.yaml; None outside a project."""
+    from mixdpo.config import load_params
+
+    path = root / "params.yaml"
+    return load_params(path).registry if path.is_file() else None
 
 
 @click.command("list", epilog="\b\nExamples:\n  mixdpo list\n  mixdpo list reviews\n")

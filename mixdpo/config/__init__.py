@@ -12,7 +12,7 @@ from mixdpo.config.base import Name, Natural, Section
 from mixdpo.config.data import AnnotatedPairs, Cleaning, PreferenceFiles, Preferences, Source, Splits, Validation
 from mixdpo.config.engine import Engine, LocalEngine, RayEngine
 from mixdpo.config.models import SFT, Candidates, Device, Rewards
-from mixdpo.config.outcome import Evaluation, Registry
+from mixdpo.config.outcome import Evaluation, Promotion, Registry
 from mixdpo.config.policy import Policy
 from mixdpo.config.training import Training
 from mixdpo.errors import ConfigError
@@ -41,6 +41,7 @@ class Params(Section):
     policies: dict[Name, Policy] = Field(min_length=1)
     evaluation: Evaluation
     registry: Registry
+    promotion: Promotion
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Params:
@@ -70,6 +71,22 @@ class Params(Section):
                     f"compute.device is {device} but a Ray worker holds engine.gpus {gpus:g}; make the two agree, or "
                     "set compute.device to auto: workers then use a GPU where they hold one"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _promotion_can_be(self) -> Params:
+        annotated = isinstance(self.preferences.source, AnnotatedPairs)
+        tastes = self.preferences.styles if annotated else self.rewards.dimensions
+        if self.promotion.must_beat > len(tastes):
+            raise ValueError(
+                f"promotion.must_beat is {self.promotion.must_beat}, but there are {len(tastes)} "
+                f"{'preferences.styles' if annotated else 'rewards.dimensions'} to be better for; lower it"
+            )
+        if self.registry.alias in self.promotion.aliases:
+            raise ValueError(
+                f"registry.alias is {self.registry.alias}, which promotion.aliases guards: a version would take it "
+                "without being compared; let registration move another alias, such as staging"
+            )
         return self
 
     @model_validator(mode="after")

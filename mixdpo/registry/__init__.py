@@ -13,6 +13,7 @@ from __future__ import annotations
 from mixdpo.registry.location import registry_location
 from mixdpo.registry.log import Entry, State
 from mixdpo.registry.manifest import Manifest
+from mixdpo.registry.opening import open_registry, signing_key
 from mixdpo.registry.registry import Registry, Verified, Version
 from mixdpo.registry.resolve import resolve_policy
 
@@ -23,6 +24,8 @@ __all__ = [
     "State",
     "Verified",
     "Version",
+    "open_registry",
     "registry_location",
     "resolve_policy",
+    "signing_key",
 ]

@@ -26,7 +26,12 @@ RUN = "run/"  # below it lies what tells of the run: parameters as they were wri
 METRICS = "run/metrics/"  # the same for the same inputs, to the byte
 # they tell how a version was made and may differ between two that are the same: another commit of the same code
 CIRCUMSTANCES = ("git", "dvc_lock", "python", "packages", "params_digest")
-ELSEWHERE = ("compute", "registry", "promotion")  # sections of params that say where it runs and how it is published
+ELSEWHERE = (
+    "compute",
+    "engine",
+    "registry",
+    "promotion",
+)  # sections of params that say where it runs and how it is published
 
 NAME = r"[a-z0-9][a-z0-9-]*"
 Name = Annotated[str, Field(pattern=f"^{NAME}$", max_length=100)]

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mixdpo.errors import RegistryError
 from mixdpo.progress import track
@@ -26,6 +26,10 @@ from mixdpo.registry.manifest import LIMIT, Content, Manifest, describe_files, p
 from mixdpo.registry.reference import Reference, find, parse_reference
 from mixdpo.registry.safety import plain_files
 from mixdpo.registry.store import Store, blob_key, get, manifest_key
+from mixdpo.registry.trust import Trust, sign
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 READABLE = 256 << 20  # bytes of a file that is read into memory
 
@@ -63,11 +67,15 @@ class Verified:
 
 
 class Registry:
-    """Versions kept in the directory `location` (see `registry_location`), or in any `Store`."""
+    """Versions kept in the directory `location` (see `registry_location`), or in any `Store`.
 
-    def __init__(self, location: Path | Store) -> None:
+    What `trust` and $MIXDPO_TRUSTED_KEYS ask of signatures holds wherever a version is fetched or an alias moves to it.
+    """
+
+    def __init__(self, location: Path | Store, trust: Trust | None = None) -> None:
         self.store: Store = FileStore(location) if isinstance(location, Path) else location
         self._ledger = Ledger(self.store)
+        self._trust = [each for each in (trust, Trust.of_environment()) if each is not None]
 
     def register(
         self,
@@ -77,16 +85,22 @@ class Registry:
         alias: str | None,
         reason: str,
         extra: Mapping[str, Path] | None = None,
+        key: Ed25519PrivateKey | None = None,
     ) -> Version:
         """Publish the files below `directory`, and `extra` (path in the version → file), as a version of `name`.
+
+        With `key`, its signature is there before the version is.
 
         The same policy of the same inputs is the same version (`Manifest.content`): no second one is made, though
         `alias` moves to it and blobs that were lost are put back.
 
         Raises:
-            RegistryError: unsafe files, a name or alias that is none, or an alias that only promotion moves.
+            RegistryError: unsafe files, a name or alias that is none, an alias that only promotion moves, or no key
+                where signatures are required.
             StorageError: no space, not writable. Nothing is published then.
         """
+        for policy in self._trust:
+            policy.check_signer(key)
         files = {**plain_files(directory), **(extra or {})}
         manifest = describe_files(name, files, lineage)
         first = change("register", manifest.digest, alias, reason, manifest.content)
@@ -94,7 +108,10 @@ class Registry:
         _refuse_guarded(before, alias)
         if (same := _same(before, manifest)) in (None, manifest.digest):
             self._put(manifest, files)
+            if key is not None:
+                sign(self.store, name, manifest.digest, key)
         else:
+            self._check_signed(name, same)
             kept = self._manifest(name, same).files
             again = {path: each for path, each in manifest.files.items() if kept.get(path) == each}
             self._put_blobs(again, files, f"comparing {name}")
@@ -121,7 +138,7 @@ class Registry:
             RegistryError: no such version, a damaged one, or other files at `target` (which stay as they are).
             StorageError: no space, not writable.
         """
-        version = self.resolve(reference)
+        version = self._usable(reference)
         target = target.absolute()
         fetched = not _occupied(target) and fetch(self.store, version.manifest, target)
         if not fetched and not (target.is_dir() and same_files(target, version.manifest, contents=True)):
@@ -133,7 +150,7 @@ class Registry:
 
     def materialise(self, reference: str) -> Path:
         """A directory with the files of a version, read-only, in the user's cache; fetched and verified once."""
-        version = self.resolve(reference)
+        version = self._usable(reference)
         target = cache_directory() / "versions" / version.digest
         if _occupied(target) and not same_files(target, version.manifest, contents=False):
             shutil.rmtree(target)
@@ -197,6 +214,17 @@ class Registry:
             raise RegistryError(f"evidence was changed: expected sha256 {decision.evidence}, got {found}; {REMEDY}")
         return body
 
+    def sign(self, reference: str, key: Ed25519PrivateKey) -> tuple[Version, bool]:
+        """Sign a version that is there, once all of it was read; and whether this key had not signed it before.
+
+        Raises:
+            RegistryError: a file of it is lost or changed.
+        """
+        version = self.resolve(reference)
+        for path, content in track(sorted(version.manifest.files.items()), f"reading {version.reference}"):
+            check_blob(self.store, path, content)
+        return version, sign(self.store, version.name, version.digest, key)
+
     def rollback(self, name: str, alias: str, reason: str) -> Version:
         """Point `alias` back to what it pointed to before, as a new entry; a second time goes back further."""
 
@@ -250,6 +278,16 @@ class Registry:
             )
         return Verified(len(state.entries), len(state.versions), len(blobs), sum(content.size for content in blobs))
 
+    def _usable(self, reference: str) -> Version:
+        """What `resolve` finds, signed as is asked for."""
+        version = self.resolve(reference)
+        self._check_signed(version.name, version.digest)
+        return version
+
+    def _check_signed(self, name: str, manifest: str) -> None:
+        for policy in self._trust:
+            policy.check(self.store, name, manifest)
+
     def _put(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
         """Blobs and manifest: what an entry refers to is there before the entry."""
         body = manifest.to_bytes()
@@ -267,8 +305,13 @@ class Registry:
                 check_blob(self.store, path, content)  # no version is made of blobs that were damaged before
 
     def _move(self, name: str, alias: str, decide: Callable[[State], Change | None]) -> Version:
+        def signed(state: State) -> Change | None:
+            if (change := decide(state)) is not None:
+                self._check_signed(name, change.manifest)
+            return change
+
         self._ledger.existing(name)
-        state, written = self._ledger.commit(name, decide)
+        state, written = self._ledger.commit(name, signed)
         return self._version(state, state.aliases[alias][-1], written)
 
     def _version(self, state: State, digest: str, written: Entry | None = None) -> Version:

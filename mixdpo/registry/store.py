@@ -55,5 +55,10 @@ def manifest_key(sha256: str) -> str:
     return f"manifests/sha256/{sha256}.json"
 
 
+def signature_key(manifest: str, key: str) -> str:
+    """Where the signature of the key with this id is; all of a manifest's, with no id."""
+    return f"signatures/sha256/{manifest}/" + (f"{key}.json" if key else "")
+
+
 def entry_key(name: str, seq: int) -> str:
     return f"log/{name}/{seq:010d}.json"

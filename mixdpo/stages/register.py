@@ -8,7 +8,7 @@ from mixdpo.config import Params
 from mixdpo.errors import DataError, RegistryError
 from mixdpo.files import read_json
 from mixdpo.layout import Layout
-from mixdpo.registry import Registry, Version, registry_location
+from mixdpo.registry import Version, open_registry, registry_location, signing_key
 from mixdpo.registry.lineage import gather
 from mixdpo.registry.store import entry_key, manifest_key
 
@@ -41,9 +41,9 @@ def register(params: Params, layout: Layout, reason: str = REASON) -> Version:
             f"{policy} holds no policy (mixture.json); run `mixdpo train {wanted.policy}` or `dvc repro` first"
         )
     _refuse_findings(wanted.policy, wanted.refuse, layout)
-    registry = Registry(registry_location(wanted.url, layout.root))
+    registry, key = open_registry(wanted, layout.root), signing_key(wanted, layout.root)
     lineage = gather(params, layout)
-    return registry.register(wanted.name, policy, lineage, wanted.alias, reason, _run_files(layout))
+    return registry.register(wanted.name, policy, lineage, wanted.alias, reason, _run_files(layout), key)
 
 
 def _refuse_findings(policy: str, refuse: tuple[str, ...], layout: Layout) -> None:

@@ -17,7 +17,7 @@ from mixdpo.policy.base import Base, architecture_difference, base_of, reference
 from mixdpo.policy.compose import copy_expert
 from mixdpo.policy.experts import Experts, SharedTrunk
 from mixdpo.policy.weighting import PriorWeights, Weighting
-from mixdpo.registry import Registry, registry_location
+from mixdpo.registry import Registry, open_registry
 from mixdpo.registry.reference import chosen_experts, split_expert
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def _load(text: str, params: Params, layout: Layout) -> _Source:
 
 
 def _registry(params: Params, layout: Layout) -> Registry:
-    return Registry(registry_location(params.registry.url, layout.root))
+    return open_registry(params.registry, layout.root)
 
 
 def _below_inputs(name: str, params: Params, layout: Layout) -> Path:
