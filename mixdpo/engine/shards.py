@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,6 +14,13 @@ from mixdpo.data.schema import read_table
 from mixdpo.engine.task import Engine, Shard, Task
 from mixdpo.files import digest, replacing
 from mixdpo.progress import track
+
+
+@contextmanager
+def resumable(directory: Path) -> Iterator[Path]:
+    """A directory for results of shards: removed after the body, which uses them, and kept where that failed."""
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def slices(table: pa.Table, size: int) -> list[pa.Table]:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mixdpo.candidates.writer import PolicyWriter
 from mixdpo.config import Params
 from mixdpo.config.data import PreferenceFiles
 from mixdpo.data.embedded import generate_reviews
@@ -71,6 +73,34 @@ def test_they_come_from_the_seed_and_not_from_the_batch_size(params: Params, lay
     assert table(layout) == first
     candidates.run(params.model_copy(update={"seed": 1}), layout)
     assert [row["completion"] for row in table(layout)] != [row["completion"] for row in first]
+
+
+def test_they_do_not_depend_on_shards_and_a_killed_run_goes_on(
+    params: Params, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidates.run(params, layout)
+    whole = table(layout)
+    layout.candidates.unlink()
+    monkeypatch.setattr(candidates, "SHARD", 2)
+    written: list[int] = []
+    real = PolicyWriter.write
+
+    def switched_off(self: PolicyWriter, prompts: Sequence[str], first: int) -> tuple[list[str], list[bool]]:
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(first)
+        return real(self, prompts, first)
+
+    monkeypatch.setattr(PolicyWriter, "write", switched_off)
+    with pytest.raises(KeyboardInterrupt):
+        candidates.run(params, layout)
+    assert not layout.candidates.exists()
+    written.append(-1)
+    candidates.run(params, layout)
+    # nine openings, three rows each
+    assert written == [0, 6, 12, -1, 18, 24]
+    assert table(layout) == whole
+    assert not list(layout.work("", "").parent.iterdir())
 
 
 def test_they_are_what_the_sft_policy_says(params: Params, layout: Layout) -> None:
