@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*(ROOT / "mixdpo").rglob("*.py"), *(ROOT / "flows").rglob("*.py")])
@@ -94,3 +95,29 @@ def test_start_up_is_quick(statement: str) -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_a_file_is_one_sitting(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+def test_the_image_runs_as_a_user_without_rights_on_a_base_that_is_named_exactly() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    stages = dockerfile.split("\nFROM ")[1:]
+    assert re.search(r"^ARG BASE=python:3\.11\.\d+-slim-\w+$", dockerfile, re.MULTILINE)
+    targets = {stage.split("\n")[0].split(" AS ")[1]: stage for stage in stages}
+    for name in ("cpu", "cuda"):
+        assert targets[name].strip().endswith("USER 1000"), name
+    assert list(targets)[-1] == "cpu"  # what `docker build` makes when no target is named
+
+
+def test_composed_servers_are_open_to_this_machine_alone_and_have_no_password_of_ours() -> None:
+    text = (ROOT / "compose.yaml").read_text(encoding="utf-8")
+    services = yaml.safe_load(text)["services"]
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+    secrets = re.findall(r"(?:PASSWORD|SECRET|ACCESS)\w*: \"?(.*)", text)
+    assert secrets
+    assert all(secret.startswith("${") and ":?" in secret for secret in secrets)
+    assert not re.search(r"image: \S+:latest|image: postgres$", text)
+    wanted = set(re.findall(r"\$\{(\w+):[?-]", text)) - {"POSTGRES_IMAGE"}
+    offered = (ROOT / "compose.env.example").read_text(encoding="utf-8")
+    assert wanted == set(re.findall(r"^(\w+)=", offered, re.MULTILINE))
+    assert ".env" in (ROOT / ".dockerignore").read_text(encoding="utf-8").split()

@@ -24,7 +24,10 @@ def pipeline(root: Path) -> Finding:
     try:
         with Repo(str(root)) as repo:
             stages = len(repo.index.stages)
-    except (DvcException, SCMError) as error:
+    except SCMError as error:
+        remedy = "work in a clone of the project with its .git, or `dvc config core.no_scm true` to do without"
+        return Finding("pipeline", "fail", f"DVC cannot read it: {error}", remedy)
+    except DvcException as error:
         return Finding("pipeline", "fail", f"DVC cannot read it: {error}", "`dvc stage list` tells more")
     return Finding("pipeline", "ok", f"dvc.yaml fits: {stages} stages")
 
