@@ -1,4 +1,4 @@
-"""A worker on Ray: an actor that keeps the models of one task and is given one shard at a time."""
+"""A worker keeps the models of one task and is given one shard at a time: on Ray an actor, else in the stage itself."""
 
 from __future__ import annotations
 

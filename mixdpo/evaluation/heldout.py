@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,13 +15,12 @@ from mixdpo.data.pair_metadata import metadata_columns
 from mixdpo.data.schema import unit_hash
 from mixdpo.errors import DataError
 from mixdpo.evaluation.preference import Ids, Judgement, Latent
-from mixdpo.progress import track
 
 if TYPE_CHECKING:
     from mixdpo.policy import MixturePolicy
 
 
-PAIRS_AT_ONCE = 16384  # tokenised together; the policy makes its own batches of the different texts among them
+JUDGED = ("prompt", "chosen", "rejected", "chosen_finished", "rejected_finished", "annotator", "domain", "metadata")
 
 
 @dataclass(frozen=True)
@@ -81,24 +81,19 @@ class HeldOut:
         return [domain or "" for domain in self.columns["domain"]]
 
 
-def judge_pairs(name: str, policy: MixturePolicy, pairs: HeldOut) -> Judgement:
-    """Margins and mixing weights of one policy on all held-out pairs, each as its annotator's."""
-    margins, log_weights = [], []
+def judge_pairs(policy: MixturePolicy, columns: Mapping[str, list[Any]]) -> Judgement:
+    """Margins and mixing weights of one policy on pairs, each as its annotator's; of `columns` it reads `JUDGED`."""
     weighting = policy.weighting
-    metadata = metadata_columns(pairs.columns["metadata"], pairs.columns["domain"])
-    names = ("prompt", "chosen", "rejected", "chosen_finished", "rejected_finished")
-    for start in track(range(0, len(pairs), PAIRS_AT_ONCE), f"held-out pairs under {name}"):
-        some = slice(start, start + PAIRS_AT_ONCE)
-        prompts, *rest = (pairs.columns[column][some] for column in names)
-        margins.append(policy.preference_logits(prompts, *rest).double().cpu().numpy())
-        annotators = None if weighting.annotators is None else pairs.columns["annotator"][some]
-        seen = {name: metadata[name][some] for name in weighting.columns if name in metadata}
-        log_weights.append(policy.log_weights(prompts, annotators, seen).double().cpu().numpy())
+    prompts = columns["prompt"]
+    completions = (columns[name] for name in ("chosen", "rejected", "chosen_finished", "rejected_finished"))
+    metadata = metadata_columns(columns["metadata"], columns["domain"])
+    margins = policy.preference_logits(prompts, *completions)
+    annotators = None if weighting.annotators is None else columns["annotator"]
+    seen = {name: metadata[name] for name in weighting.columns if name in metadata}
+    log_weights = policy.log_weights(prompts, annotators, seen).double().cpu().numpy()
     # a weight of 0 becomes one that no evidence outweighs, so that sums stay finite
     least = np.log(np.finfo(np.float64).tiny)
-    return Judgement(
-        np.concatenate(margins), np.maximum(np.concatenate(log_weights), least), cast(Latent, policy.latent)
-    )
+    return Judgement(margins.double().cpu().numpy(), np.maximum(log_weights, least), cast(Latent, policy.latent))
 
 
 def heldout_prompts(preferences: Preferences, scores: pa.Table, pairs: HeldOut, limit: int) -> list[dict[str, Any]]:

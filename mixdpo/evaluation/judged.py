@@ -6,36 +6,34 @@ quirks and not the taste (method.md §9).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from mixdpo.evaluation.samples import Prompts, Samples
 from mixdpo.evaluation.statistics import Bootstrap, Floats
 
-if TYPE_CHECKING:
-    from mixdpo.rewards.model import RewardModel
-
 Role = Literal["judge", "annotator"]
 ROLES: tuple[Role, ...] = ("judge", "annotator")
 
 
-def score(
-    samples: list[Samples], prompts: Prompts, role: Role, dimension: str, model: RewardModel, batch_tokens: int
-) -> None:
-    """Score all samples with one reward model and keep (R, K) scores in each `Samples.scores[role][dimension]`."""
-    texts = [
+def texts_of(samples: list[Samples], prompts: Prompts) -> list[str]:
+    """All that was written, each with its prompt: by policy, expert and row."""
+    return [
         prompt + completion
         for each in samples
         for completions in each.completions
         for prompt, completion in zip(prompts.texts, completions, strict=True)
     ]
-    scores = np.asarray(model.score(texts, batch_tokens, what=f"{dimension}, {role}"), dtype=np.float64)
+
+
+def keep_scores(samples: list[Samples], role: Role, dimension: str, scores: Floats) -> None:
+    """Put scores of `texts_of` where they belong: (R, K) in each `Samples.scores[role][dimension]`."""
     start = 0
     for each in samples:
-        count = each.experts * len(prompts)
-        table = scores[start : start + count].reshape(each.experts, len(prompts)).T
-        each.scores.setdefault(role, {})[dimension] = table
+        rows = len(each.weights)
+        count = each.experts * rows
+        each.scores.setdefault(role, {})[dimension] = scores[start : start + count].reshape(each.experts, rows).T
         start += count
 
 

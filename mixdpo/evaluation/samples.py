@@ -80,8 +80,14 @@ def sampling_seed(seed: int) -> int:
     return int(unit_hash(str(seed), "evaluation") * 2**31)
 
 
-def draw(name: str, policy: MixturePolicy, prompts: Prompts, settings: Candidates, seed: int) -> Samples:
-    """Let every expert of `policy` complete every prompt, `settings.batch` rows at once."""
+def draw(
+    name: str, policy: MixturePolicy, prompts: Prompts, settings: Candidates, seed: int, first: int = 0
+) -> Samples:
+    """Let every expert of `policy` complete every prompt, `settings.batch` rows at once.
+
+    Args:
+        first: place of the first prompt among all that are asked; a row's draws depend on its place and the seed alone.
+    """
     completions, finished, logps, reference = [], [], [], []
     for expert in range(policy.experts):
         written = policy.generate(
@@ -92,6 +98,7 @@ def draw(name: str, policy: MixturePolicy, prompts: Prompts, settings: Candidate
             top_p=settings.top_p,
             seed=seed,
             batch=settings.batch,
+            first=first,
         )
         # a completion that decodes to nothing has no token to score but its end
         ends = [end or not text for text, end in zip(written.texts, written.finished, strict=True)]

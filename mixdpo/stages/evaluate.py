@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mixdpo.compute import Compute, prepare_compute
+from mixdpo.compute import prepare_compute
 from mixdpo.config import Params
 from mixdpo.config.data import AnnotatedPairs, EmbeddedSource
+from mixdpo.config.policy import Policy
+from mixdpo.config.weights import GateWeights
 from mixdpo.data.schema import CANDIDATES, PREFERENCES, read_table
-from mixdpo.evaluation.heldout import HeldOut, heldout_prompts, judge_pairs
-from mixdpo.evaluation.judged import ROLES, score
+from mixdpo.engine import Engine, open_engine, resumable, worker_device
+from mixdpo.evaluation.heldout import HeldOut, heldout_prompts
+from mixdpo.evaluation.judged import ROLES, keep_scores, texts_of
 from mixdpo.evaluation.measure import SFT, Opinion, evaluation_figures
 from mixdpo.evaluation.preference import History, Judgement
-from mixdpo.evaluation.samples import Prompts, Samples, draw, sampling_seed
+from mixdpo.evaluation.samples import Prompts, Samples, sampling_seed
 from mixdpo.evaluation.statistics import Bootstrap
 from mixdpo.evaluation.tables import pairs_table, responsibilities_table, samples_table
-from mixdpo.files import replacing, write_json
+from mixdpo.evaluation.tasks import Draw, Judge, Source, judgement_of, samples_of
+from mixdpo.files import code_digests, digest, directory_digest, replacing, write_json
 from mixdpo.layout import Layout
-from mixdpo.policy import MixturePolicy
 from mixdpo.rewards.model import RewardModel
 
 
@@ -36,61 +39,85 @@ def run(params: Params, layout: Layout) -> list[Path]:
     """
     preferences = read_table(layout.validated("preferences"), PREFERENCES)
     pairs = HeldOut.of(preferences)
-    earlier = HeldOut.earlier(preferences, pairs)
     found = heldout_prompts(
         params.preferences, read_table(layout.validated("scores"), CANDIDATES), pairs, params.candidates.prompts.test
     )
     prompts = Prompts.repeated(found, params.evaluation.samples_per_prompt)
-    samples: dict[str, Samples] = {}
-    opinions: dict[str, Opinion] = {}
-    compute = prepare_compute(params.compute)
-    for name, policy in _policies(params, layout, compute):
-        samples[name] = draw(name, policy, prompts, params.candidates, sampling_seed(params.seed))
-        if name != SFT:
-            judgement = judge_pairs(name, policy, pairs)
-            opinions[name] = Opinion.of(judgement, pairs, _history(name, policy, judgement, pairs, earlier))
-    for dimension in params.rewards.dimensions:
-        for role in ROLES:
-            model = RewardModel.load(layout.reward_model(dimension, role), compute)
-            score(list(samples.values()), prompts, role, dimension, model, params.rewards.batch_tokens)
-    bootstrap = Bootstrap(params.evaluation.bootstrap, params.seed)
-    annotated = isinstance(params.preferences.source, AnnotatedPairs)
-    styles = params.preferences.styles if annotated else None
-    figures = evaluation_figures(samples, opinions, pairs, prompts, styles, bootstrap)
-    if annotated and isinstance(params.source, EmbeddedSource):
-        figures["truth"] = _truth(list(samples.values()), prompts, bootstrap)
-    with replacing(layout.evaluation) as target:
-        target.mkdir(parents=True)
-        pq.write_table(samples_table(list(samples.values()), prompts), target / "samples.parquet", compression="zstd")
-        pq.write_table(pairs_table(opinions, pairs), target / "pairs.parquet", compression="zstd")
-        rows = responsibilities_table(opinions, pairs)
-        pq.write_table(rows, target / "responsibilities.parquet", compression="zstd")
-    metrics = layout.metrics("evaluation")
-    write_json(metrics, figures)
+    held = Held(prompts, pairs, HeldOut.earlier(preferences, pairs))
+    with resumable(_work(params, layout)) as work:
+        with open_engine(params, layout) as engine:
+            samples, opinions = _ask(params, layout, held, engine, work)
+        bootstrap = Bootstrap(params.evaluation.bootstrap, params.seed)
+        annotated = isinstance(params.preferences.source, AnnotatedPairs)
+        styles = params.preferences.styles if annotated else None
+        figures = evaluation_figures(samples, opinions, pairs, prompts, styles, bootstrap)
+        if annotated and isinstance(params.source, EmbeddedSource):
+            figures["truth"] = _truth(list(samples.values()), prompts, bootstrap)
+        with replacing(layout.evaluation) as target:
+            target.mkdir(parents=True)
+            _write(samples_table(list(samples.values()), prompts), target / "samples.parquet")
+            _write(pairs_table(opinions, pairs), target / "pairs.parquet")
+            _write(responsibilities_table(opinions, pairs), target / "responsibilities.parquet")
+        metrics = layout.metrics("evaluation")
+        write_json(metrics, figures)
     return [layout.evaluation, metrics]
 
 
-def _policies(params: Params, layout: Layout, compute: Compute) -> Iterator[tuple[str, MixturePolicy]]:
-    """One policy at a time, so that only one is in memory."""
+class Held(NamedTuple):
+    """What was kept from training, and what its annotators said in training."""
+
+    prompts: Prompts
+    pairs: HeldOut
+    earlier: HeldOut | None
+
+
+def _work(params: Params, layout: Layout) -> Path:
+    """Where shards are kept: of all that the answers depend on, but for the models, which are in the shards' names."""
+    settings = [worker_device(params), params.candidates]
+    values = [*(each.model_dump() for each in settings), params.rewards.batch_tokens, params.seed]
+    return layout.work("evaluate", digest([values, code_digests("evaluation", "policy", "rewards")]))
+
+
+def _ask(
+    params: Params, layout: Layout, held: Held, engine: Engine, work: Path
+) -> tuple[dict[str, Samples], dict[str, Opinion]]:
+    """What sft and every policy write and, but for sft, think of the pairs; all that was written is scored."""
+    samples: dict[str, Samples] = {}
+    opinions: dict[str, Opinion] = {}
+    compute = worker_device(params)
     for name in (SFT, *params.policies):
-        if name == SFT:
-            policy = MixturePolicy.from_causal_lm(layout.sft)
-        else:
-            policy = MixturePolicy.from_pretrained(layout.policy(name))
-        policy.to(compute.device)
-        policy.precision = compute.precision
-        yield name, policy
+        directory = (layout.sft if name == SFT else layout.policy(name)).absolute()
+        source = Source(name, directory, directory_digest(directory), name != SFT, compute)
+        task = Draw(source, params.candidates, sampling_seed(params.seed))
+        samples[name] = samples_of(engine, task, held.prompts, work)
+        if name != SFT:
+            judgement = judgement_of(engine, Judge(source), held.pairs, work)
+            history = _history(params.policies[name], engine, Judge(source), judgement, held, work)
+            opinions[name] = Opinion.of(judgement, held.pairs, history)
+    written = list(samples.values())
+    texts = texts_of(written, held.prompts)
+    for dimension in params.rewards.dimensions:
+        for role in ROLES:
+            model = RewardModel.load(layout.reward_model(dimension, role), prepare_compute(compute))
+            scores = model.score(texts, params.rewards.batch_tokens, what=f"{dimension}, {role}")
+            keep_scores(written, role, dimension, scores)
+    return samples, opinions
 
 
 def _history(
-    name: str, policy: MixturePolicy, judgement: Judgement, pairs: HeldOut, earlier: HeldOut | None
+    policy: Policy, engine: Engine, task: Judge, judgement: Judgement, held: Held, work: Path
 ) -> History | None:
     """What returning annotators said in training; empty where the weights know them, for they learnt it then."""
-    if earlier is None:
+    if held.earlier is None:
         return None
-    if policy.weighting.annotators is not None:
+    if isinstance(policy.weights, GateWeights) and policy.weights.annotators is not None:
         return History.none(judgement)
-    return History.of(judge_pairs(name, policy, earlier), earlier.annotators, pairs.annotators)
+    earlier = judgement_of(engine, task, held.earlier, work)
+    return History.of(earlier, held.earlier.annotators, held.pairs.annotators)
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    pq.write_table(table, path, compression="zstd")
 
 
 def _truth(samples: list[Samples], prompts: Prompts, bootstrap: Bootstrap) -> dict[str, Any]:

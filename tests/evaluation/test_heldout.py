@@ -68,7 +68,7 @@ def pairs() -> HeldOut:
 
 def test_each_pair_is_weighed_as_its_annotators(policy: MixturePolicy, pairs: HeldOut) -> None:
     policy.weighting = gate()
-    found = judge_pairs("moe", policy, pairs).log_weights
+    found = judge_pairs(policy, pairs.columns).log_weights
     columns = pairs.columns
     for place in range(len(pairs)):
         age = json.loads(columns["metadata"][place]).get("age")
@@ -80,7 +80,7 @@ def test_each_pair_is_weighed_as_its_annotators(policy: MixturePolicy, pairs: He
 
 def test_weights_of_one_kind_for_all_ask_for_nothing(policy: MixturePolicy, pairs: HeldOut) -> None:
     policy.weighting = PriorWeights(torch.tensor([0.0, 0.25, 0.75]).log())
-    found = judge_pairs("mix", policy, pairs).log_weights
+    found = judge_pairs(policy, pairs.columns).log_weights
     assert np.isfinite(found).all()  # though one expert has no weight at all
     np.testing.assert_allclose(np.exp(found), np.tile([0.0, 0.25, 0.75], (12, 1)), atol=1e-7)
 
