@@ -6,7 +6,8 @@ Every table is Parquet. `metadata` columns hold canonical JSON objects, so that 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ import pyarrow.parquet as pq
 
 from mixdpo.errors import DataError
 from mixdpo.files import replacing
+
+# rows that are read and written at once
+ROW_GROUP = 1 << 16
 
 SPLITS = ("train", "validation", "test")
 
@@ -90,8 +94,14 @@ def role_of(identifier: str) -> str:
 def write_table(path: Path, rows: Sequence[dict[str, Any]] | pa.Table, schema: pa.Schema) -> None:
     """Write rows as Parquet, whole or not at all. Columns and types are `schema`'s, in its order."""
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
-    with replacing(path) as temporary:
-        pq.write_table(table.select(schema.names).cast(schema), temporary, compression="zstd")
+    write_tables(path, [table], schema)
+
+
+def write_tables(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
+    """Write tables one below the other, as `write_table` does one; only one need be in memory."""
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for table in tables:
+            writer.write_table(table.select(schema.names).cast(schema), row_group_size=ROW_GROUP)
 
 
 def read_table(path: Path, schema: pa.Schema | None = None) -> pa.Table:
@@ -100,18 +110,25 @@ def read_table(path: Path, schema: pa.Schema | None = None) -> pa.Table:
     Raises:
         DataError: the file is missing, not Parquet, or lacks a column.
     """
+    with open_table(path, schema) as file:
+        return file.read()
+
+
+@contextmanager
+def open_table(path: Path, schema: pa.Schema | None = None) -> Iterator[pq.ParquetFile]:
+    """Open Parquet to be read in the body, a part at a time. Raises as `read_table`."""
     path = Path(path)
     if not path.is_file():
         raise DataError(f"{path} does not exist; run the stage that writes it first (`dvc repro` runs all)")
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            missing = [name for name in schema.names if name not in names] if schema is not None else []
+            if missing:
+                raise DataError(
+                    f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; it has "
+                    f"{', '.join(names)}; run the stage that writes it again"
+                )
+            yield file
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path} is not a readable Parquet file ({error}); write it again") from error
-    if schema is not None:
-        missing = [name for name in schema.names if name not in table.column_names]
-        if missing:
-            raise DataError(
-                f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; it has "
-                f"{', '.join(table.column_names)}; run the stage that writes it again"
-            )
-    return table

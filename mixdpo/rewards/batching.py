@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
+import numpy as np
 import torch
 from torch import Tensor
 
+# what another batch costs, in tokens: launches against padding (docs/performance.md)
+BATCH_COST = {"cpu": 256, "cuda": 8192}
+# more at once gains nothing on a processor and takes memory
+CPU_TOKENS = 4096
 
-def budgeted_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+
+def budgeted_batches(lengths: Sequence[int], batch_tokens: int, device: str = "cpu") -> list[list[int]]:
     """Places in order of length, longest first, in batches of at most `batch_tokens` tokens, padding included.
 
-    Longest first, so that memory runs out at once or never. A text longer than the budget makes a batch by itself.
+    Longest first, so that memory runs out at once or never. A batch ends, too, where its padding would cost more than
+    another batch. A text longer than the budget makes a batch by itself.
     """
+    most = min(batch_tokens, CPU_TOKENS) if device == "cpu" else batch_tokens
     batches: list[list[int]] = []
-    width = 0
+    width = padding = 0
     for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
-        if batches and (len(batches[-1]) + 1) * width <= batch_tokens:
+        padding += width - lengths[place]
+        if batches and (len(batches[-1]) + 1) * width <= most and padding <= BATCH_COST[device]:
             batches[-1].append(place)
         else:
             batches.append([place])
-            width = lengths[place]
+            width, padding = lengths[place], 0
     return batches
 
 
@@ -40,7 +50,8 @@ def shuffled_batches(lengths: Sequence[int], batch: int, generator: torch.Genera
 
 def pad(rows: Sequence[Sequence[int]], padding: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Token ids and attention mask, (rows, longest), padded on the right."""
-    width = max(map(len, rows))
-    ids = torch.tensor([[*row, *[padding] * (width - len(row))] for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-    return ids.to(device), mask.to(device)
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    real = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.full(real.shape, padding, np.int64)
+    ids[real] = np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
+    return torch.from_numpy(ids).to(device), torch.from_numpy(real.astype(np.int64)).to(device)

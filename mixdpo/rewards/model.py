@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from mixdpo.compute import Compute
 from mixdpo.config.models import PretrainedReward
-from mixdpo.errors import ModelError
+from mixdpo.errors import DataError, ModelError
 from mixdpo.files import read_json, write_json
 from mixdpo.hub import asking_hub, first_line
 from mixdpo.progress import track
 from mixdpo.rewards.batching import budgeted_batches, pad
+from mixdpo.rewards.encoding import Encoder
 
-logger = logging.getLogger(__name__)
+Floats = NDArray[np.float64]
 
 CARD = "reward.json"
 CPU = Compute(torch.device("cpu"), torch.float32)
@@ -40,12 +41,14 @@ class RewardModel:
         label: int,
         temperature: float,
         compute: Compute = CPU,
+        name: str = "the reward model",
     ) -> None:
         self.model = model.to(compute.device).eval()
         self.tokenizer = tokenizer
         self.label = label
         self.temperature = temperature
         self.compute = compute
+        self.name = name
         self.max_tokens = _max_tokens(model, tokenizer)
 
     @classmethod
@@ -60,12 +63,14 @@ class RewardModel:
             directory = inputs / source.model
             place = directory if directory.is_dir() else source.model
             model, tokenizer = _load(place, source.revision)
-            return cls(model, tokenizer, resolve_label(model, source.label, str(place)), source.temperature, compute)
+            label = resolve_label(model, source.label, str(place))
+            return cls(model, tokenizer, label, source.temperature, compute, str(place))
         if not (source / CARD).is_file():
             raise ModelError(f"{source} holds no reward model ({CARD} is missing); run `mixdpo rewards`")
         card = read_json(source / CARD)
         model, tokenizer = _load(source, None)
-        return cls(model, tokenizer, resolve_label(model, card["label"], str(source)), card["temperature"], compute)
+        label = resolve_label(model, card["label"], str(source))
+        return cls(model, tokenizer, label, card["temperature"], compute, str(source))
 
     def save(self, directory: Path, card: Mapping[str, Any]) -> None:
         """Write a Hugging Face directory and reward.json: `card` with what `load` needs."""
@@ -75,43 +80,82 @@ class RewardModel:
             directory / CARD, {**card, "label": label_name(self.model, self.label), "temperature": self.temperature}
         )
 
-    def score(self, texts: Sequence[str], batch_tokens: int, what: str = "scoring") -> NDArray[np.float64]:
-        """Scores in [0, 1], (texts,), the same whichever texts come along (to 1e-6 in float32)."""
-        logits = self.logits(texts, batch_tokens, what) / self.temperature
+    @cached_property
+    def encoder(self) -> Encoder:
+        return Encoder(self.tokenizer, self.max_tokens)
+
+    def score(self, texts: Sequence[str], batch_tokens: int, what: str = "scoring") -> Floats:
+        """Scores in [0, 1], (texts,), the same whichever texts come along (to 1e-6 in float32). See `score_texts`."""
+        return score_texts({"": self}, texts, batch_tokens, what)[""]
+
+    def score_rows(
+        self, texts: Sequence[str], rows: Sequence[Sequence[int]], batch_tokens: int, what: str | None = None
+    ) -> Floats:
+        """Scores in [0, 1], (texts,), of texts that `encoder` has cut into token ids.
+
+        Args:
+            what: for the progress bar; None shows none.
+
+        Raises:
+            ModelError: the model says of a text what is no finite number.
+        """
+        logits = self._logits(rows, batch_tokens, what) / self.temperature
+        if len(bad := (~logits.isfinite()).any(dim=1).nonzero()):
+            place = int(bad[0])
+            raise ModelError(
+                f"{self.name} answers {logits[place].tolist()} to the text {texts[place][:60]!r} ({len(bad)} of "
+                f"{len(texts)} texts are so), expected finite logits; "
+                + ("set compute.dtype to float32" if self.compute.precision is torch.bfloat16 else "use another model")
+            )
         if logits.shape[1] == 1:
             return logits[:, 0].sigmoid().numpy()
         return logits.softmax(dim=1)[:, self.label].numpy()
 
-    @torch.inference_mode()
-    def logits(self, texts: Sequence[str], batch_tokens: int, what: str = "scoring") -> Tensor:
-        """(texts, labels) in float64 on the CPU, before temperature. Equal texts are read once."""
-        places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-        rows = self._tokens(list(places))
-        logits = torch.empty(len(rows), self.model.config.num_labels, dtype=torch.float64)
-        batches = budgeted_batches([len(row) for row in rows], batch_tokens)
-        device, precision = self.compute
-        with torch.autocast(device.type, dtype=precision, enabled=precision is torch.bfloat16):
-            for batch in track(batches, what):
-                ids, mask = pad([rows[place] for place in batch], self.tokenizer.pad_token_id, device)
-                logits[batch] = self.model(input_ids=ids, attention_mask=mask).logits.double().cpu()
-        return logits[[places[text] for text in texts]]
+    def logits(self, texts: Sequence[str], batch_tokens: int, what: str | None = None) -> Tensor:
+        """(texts, labels) in float64 on the CPU, before temperature."""
+        return self._logits(self.encoder(texts), batch_tokens, what)
 
-    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        rows: list[list[int]] = self.tokenizer(list(texts), verbose=False)["input_ids"]
-        long = [place for place, row in enumerate(rows) if len(row) > self.max_tokens]
-        if long:
-            logger.warning(
-                "%d of %d texts are longer than the %d tokens that the reward model reads; their ends are not judged",
-                len(long),
-                len(texts),
-                self.max_tokens,
-            )
-            cut = self.tokenizer([texts[place] for place in long], truncation=True, max_length=self.max_tokens)
-            for place, row in zip(long, cut["input_ids"], strict=True):
-                rows[place] = row
-        return rows
+    @torch.inference_mode()
+    def _logits(self, rows: Sequence[Sequence[int]], batch_tokens: int, what: str | None) -> Tensor:
+        device, precision = self.compute
+        batches = budgeted_batches([len(row) for row in rows], batch_tokens, device.type)
+        order = [place for batch in batches for place in batch]
+        parts = [torch.empty(0, self.model.config.num_labels, device=device)]
+        with torch.autocast(device.type, dtype=precision, enabled=precision is torch.bfloat16):
+            for batch in batches if what is None else track(batches, what):
+                ids, mask = pad([rows[place] for place in batch], self.tokenizer.pad_token_id, device)
+                parts.append(self.model(input_ids=ids, attention_mask=mask).logits)
+        # one copy for all: a GPU does not wait between batches
+        found = torch.cat([part.double() for part in parts]).cpu()
+        return torch.empty_like(found).index_copy_(0, torch.tensor(order, dtype=torch.long), found)
+
+
+def score_texts(
+    models: Mapping[str, RewardModel], texts: Sequence[str], batch_tokens: int, what: str | None = None
+) -> dict[str, Floats]:
+    """Scores in [0, 1] of each text under each model: (texts,) by the models' names.
+
+    Equal texts are read once, and cut into tokens once for all models whose tokenizers agree.
+
+    Args:
+        batch_tokens: at most so many at once.
+        what: for the progress bar; None shows none.
+
+    Raises:
+        DataError: one of the texts is none. ModelError: a model's answer to one is no finite number.
+    """
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise DataError(f"text {place} is {text!r} ({type(text).__name__}), expected a string; drop this row")
+    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    different, back = list(places), [places[text] for text in texts]
+    rows: dict[str, list[list[int]]] = {}
+    scores = {}
+    for name, model in models.items():
+        if model.encoder.key not in rows:
+            rows[model.encoder.key] = model.encoder(different)
+        scores[name] = model.score_rows(different, rows[model.encoder.key], batch_tokens, what)[back]
+    return scores
 
 
 def resolve_label(model: PreTrainedModel, label: str, source: str) -> int:

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixdpo.rewards.batching import budgeted_batches, pad, shuffled_batches
+from mixdpo.rewards.batching import BATCH_COST, budgeted_batches, pad, shuffled_batches
 
 LENGTHS = st.lists(st.integers(1, 50), max_size=60)
 
@@ -15,6 +15,20 @@ def test_budget_holds_and_each_place_comes_once(lengths, budget):
     assert sorted(place for batch in batches for place in batch) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(lengths[place] for place in batch) <= budget
+
+
+@given(st.lists(st.integers(1, 500), max_size=200))
+def test_a_batch_is_padded_by_no_more_than_another_batch_would_cost(lengths):
+    for batch in budgeted_batches(lengths, 10**9):
+        widths = [lengths[place] for place in batch]
+        assert max(widths) * len(widths) - sum(widths) <= BATCH_COST["cpu"]
+
+
+def test_many_lengths_need_few_tokens_of_padding():
+    lengths = [5 + place % 400 for place in range(8000)]
+    batches = budgeted_batches(lengths, 16384)
+    padded = sum(len(batch) * max(lengths[place] for place in batch) for batch in batches)
+    assert padded < 1.01 * sum(lengths)
 
 
 @given(LENGTHS, st.integers(1, 8), st.integers(0, 9))
@@ -29,3 +43,4 @@ def test_padding_is_on_the_right():
     ids, mask = pad([[5, 6, 7], [8]], 0, torch.device("cpu"))
     assert ids.tolist() == [[5, 6, 7], [8, 0, 0]]
     assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert ids.dtype == mask.dtype == torch.long

@@ -12,9 +12,11 @@ from mixdpo.config.models import RewardTraining
 from mixdpo.data.schema import CANDIDATES, read_table, scores_schema, text_id, write_table
 from mixdpo.errors import DataError, ModelError
 from mixdpo.layout import Layout
+from mixdpo.rewards import annotation
 from mixdpo.rewards.architecture import new_classifier
 from mixdpo.rewards.model import RewardModel
 from mixdpo.rewards.tokenizer import train_phrase_tokenizer
+from mixdpo.stages import annotate as stage
 from mixdpo.stages.annotate import run
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +68,38 @@ def test_scores_prompt_and_completion_together(layout):
         expected = model.score([row["prompt"] + row["completion"] for row in rows()], 256)
         assert np.abs(table[dimension].to_numpy() - expected).max() < 1e-6
     assert not list((layout.root / ".mixdpo" / "work").iterdir())
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(layout, monkeypatch):
+    run(params(), layout)
+    whole = layout.annotated_scores.read_bytes()
+    monkeypatch.setattr(stage, "SHARD", 5)
+    run(params(), layout)
+    in_shards = read_table(layout.annotated_scores)
+    before = layout.annotated_scores.read_bytes()
+    score, read = annotation.score_texts, []
+
+    def switched_off(models, texts, batch_tokens):
+        if len(read) == 10:
+            raise KeyboardInterrupt
+        read.extend(texts)
+        return score(models, texts, batch_tokens)
+
+    monkeypatch.setattr(annotation, "score_texts", switched_off)
+    with pytest.raises(KeyboardInterrupt):
+        run(params(), layout)
+    assert layout.annotated_scores.read_bytes() == before
+    read.append("switched on again")
+    run(params(), layout)
+    texts = [row["prompt"] + row["completion"] for row in rows()]
+    assert read == [*texts[:10], "switched on again", *texts[10:]]
+    assert layout.annotated_scores.read_bytes() == before
+    monkeypatch.undo()
+    run(params(), layout)
+    assert layout.annotated_scores.read_bytes() == whole
+    for dimension in DIMENSIONS:
+        difference = read_table(layout.annotated_scores)[dimension].to_numpy() - in_shards[dimension].to_numpy()
+        assert np.abs(difference).max() < 1e-6
 
 
 def test_ready_preferences_need_no_scores(layout, caplog):
