@@ -14,6 +14,7 @@ from mixdpo.errors import ConfigError
 from mixdpo.layout import Layout
 
 DEMO = Path(__file__).parents[2] / "profiles" / "demo.yaml"
+NEVER: Any = None  # a task that nobody is given
 
 
 def params(**changes: Any) -> Params:
@@ -23,6 +24,16 @@ def params(**changes: Any) -> Params:
 def test_the_engine_is_this_process_unless_another_is_named(tmp_path: Path) -> None:
     with open_engine(params(), Layout(tmp_path)) as engine:
         assert isinstance(engine, InProcess)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_crew_is_hired_with_the_first_shard(ray_cluster: str, tmp_path: Path) -> None:
+    from mixdpo.engine.crew import Crew
+
+    assert ray_cluster
+    with open_engine(params(engine={"kind": "ray", "cpus": 1}), Layout(tmp_path)) as engine:
+        assert isinstance(engine, Crew)
+        assert not list(engine.map(NEVER, []))
     assert not list(tmp_path.iterdir())
 
 

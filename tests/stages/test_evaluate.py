@@ -13,7 +13,9 @@ import pytest
 from mixdpo.config import Params, parse_params
 from mixdpo.data.schema import PREFERENCES, read_table, write_table
 from mixdpo.errors import DataError, ModelError
+from mixdpo.evaluation import tasks
 from mixdpo.evaluation.markdown import markdown_table
+from mixdpo.evaluation.samples import Samples, draw
 from mixdpo.files import directory_digest, file_digest, read_json
 from mixdpo.layout import Layout
 from mixdpo.policy import MixturePolicy
@@ -95,6 +97,39 @@ def test_the_same_again_is_the_same_bytes(toy_params: Params, project: Layout) -
     before = directory_digest(project.evaluation), file_digest(project.metrics("evaluation"))
     run(toy_params, project)
     assert (directory_digest(project.evaluation), file_digest(project.metrics("evaluation"))) == before
+
+
+def test_a_killed_run_goes_on_and_shards_change_nothing(
+    toy_params: Params, project: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path / "project")
+    shutil.copytree(project.root, layout.root)
+    before = pq.read_table(layout.evaluation / "samples.parquet").to_pydict()
+    monkeypatch.setattr(tasks, "PROMPTS", 5)
+    monkeypatch.setattr(tasks, "PAIRS", 7)
+    drawn: list[str] = []
+
+    def switched_off(name: str, *rest: Any, first: int) -> Samples:
+        if len(drawn) == 6:
+            raise KeyboardInterrupt
+        drawn.append(f"{name} {first}")
+        return draw(name, *rest, first=first)
+
+    monkeypatch.setattr(tasks, "draw", switched_off)
+    with pytest.raises(KeyboardInterrupt):
+        run(toy_params, layout)
+    drawn.append("on again")
+    run(toy_params, layout)
+    # 16 rows a policy
+    assert drawn[:8] == ["sft 0", "sft 5", "sft 10", "sft 15", "dpo 0", "dpo 5", "on again", "dpo 10"]
+    assert len(drawn) == 4 * 4 + 1
+    after = pq.read_table(layout.evaluation / "samples.parquet").to_pydict()
+    assert after["completion"] == before["completion"]
+    for column in ("logp", "weight", "judge_grammar"):
+        np.testing.assert_allclose(after[column], before[column], atol=1e-5)
+    assert numbers(read_json(layout.metrics("evaluation"))) == pytest.approx(
+        numbers(read_json(project.metrics("evaluation"))), abs=1e-4
+    )
 
 
 def ready(params: Params) -> Params:
