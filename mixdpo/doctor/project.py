@@ -10,7 +10,7 @@ from mixdpo.config import Params
 from mixdpo.config.data import FilesSource, PreferenceFiles
 from mixdpo.config.models import FileLabels
 from mixdpo.doctor.finding import Finding
-from mixdpo.errors import DataError, RegistryError
+from mixdpo.errors import DataError, MixDPOError
 
 
 def pipeline(root: Path) -> Finding:
@@ -64,11 +64,14 @@ def _patterns(params: Params) -> Iterator[tuple[str, ...]]:
 def registry(params: Params, root: Path) -> Finding:
     """Whether versions could be written."""
     from mixdpo.registry import registry_location
+    from mixdpo.registry.location import check_bucket
 
     try:
         location = registry_location(params.registry.url, root)
-    except RegistryError as error:
-        return Finding("registry", "fail", str(error), "set registry.url or $MIXDPO_REGISTRY to a directory")
+        if not isinstance(location, Path):
+            return Finding("registry", "ok", check_bucket(location))
+    except MixDPOError as error:
+        return Finding("registry", "fail", str(error), "mend that, or name another with registry.url")
     there = next(path for path in (location, *location.parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         remedy = "make it writable, or name another with registry.url or $MIXDPO_REGISTRY"

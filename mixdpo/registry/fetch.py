@@ -13,10 +13,9 @@ from pathlib import Path
 from mixdpo.errors import RegistryError, StorageError
 from mixdpo.files import file_digest, storage_errors
 from mixdpo.progress import track
-from mixdpo.registry.file_store import CHUNK
 from mixdpo.registry.manifest import Content, Manifest
 from mixdpo.registry.safety import check_content, check_paths
-from mixdpo.registry.store import Store, blob_key
+from mixdpo.registry.store import CHUNK, Store, blob_key
 
 REMEDY = "restore that blob from a copy, or delete it and register the same files again, which puts it back"
 

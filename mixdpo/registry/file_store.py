@@ -5,16 +5,18 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from mixdpo.errors import RegistryError, StorageError
 from mixdpo.files import storage_errors
+from mixdpo.registry.store import Sent, Stored, check_digest, chunks, stream_digest, unwatched
 
-CHUNK = 1 << 20  # bytes read and written at once
+_PART = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.part")  # what a key is called while it is written
 
 
 class FileStore:
@@ -29,7 +31,7 @@ class FileStore:
     def location(self) -> str:
         return str(self.root)
 
-    def put_once(self, key: str, content: bytes | Path, sha256: str) -> bool:
+    def put_once(self, key: str, content: bytes | Path, sha256: str, sent: Sent = unwatched) -> bool:
         final = self._path(key)
         if final.exists():
             return False
@@ -37,7 +39,7 @@ class FileStore:
         with storage_errors(final):
             _make_directories(final.parent)
             try:
-                self._write(temporary, content, sha256)
+                self._write(temporary, content, sha256, sent)
                 # link(2) fails where the name is taken, which rename(2) does not: the one atomic put-if-absent
                 os.link(temporary, final)
             except FileExistsError:
@@ -54,6 +56,10 @@ class FileStore:
             _sync_directory(final.parent)
         return True
 
+    def read(self, key: str, limit: int) -> bytes:
+        with self.open(key) as stream:
+            return stream.read(limit)
+
     def open(self, key: str) -> BinaryIO:
         with self._reading(key) as path:
             return path.open("rb")
@@ -65,14 +71,36 @@ class FileStore:
     def exists(self, key: str) -> bool:
         return self._path(key).is_file()
 
-    def list(self, prefix: str) -> list[str]:
-        start = self.root / prefix.rpartition("/")[0]
-        found: list[str] = []
-        for directory, _, names in os.walk(start, onerror=_unlisted):
-            folder = Path(directory).relative_to(self.root).as_posix()
-            # names that begin with a dot are being written, or were when their writer was killed
-            found += [f"{folder}/{name}".removeprefix("./") for name in names if not name.startswith(".")]
-        return sorted(key for key in found if key.startswith(prefix))
+    def holds(self, key: str, content: bytes | Path, sha256: str) -> bool:  # noqa: ARG002 (reading is as good)
+        with self.open(key) as stream:
+            return stream_digest(stream) == sha256
+
+    def unfinished(self, prefix: str) -> list[Stored]:
+        return sorted(stored for stored in self._walk(prefix) if stored.upload)
+
+    def list(self, prefix: str, after: str = "") -> list[Stored]:
+        return sorted(stored for stored in self._walk(prefix, after) if not stored.upload)
+
+    def remove(self, stored: Stored) -> None:
+        path = self._path(stored.key)
+        with storage_errors(path):
+            (path.with_name(stored.upload) if stored.upload else path).unlink(missing_ok=True)
+            if path.parent.is_dir():
+                _sync_directory(path.parent)
+
+    def _walk(self, prefix: str, after: str = "") -> Iterator[Stored]:
+        for directory, _, names in os.walk(self.root / prefix.rpartition("/")[0], onerror=_unlisted):
+            for name in names:
+                # names that begin with a dot are being written, or were when their writer was killed
+                part = _PART.fullmatch(name)
+                if name.startswith(".") and not part:
+                    continue
+                path = Path(directory, name)
+                key = path.with_name(part["name"] if part else name).relative_to(self.root).as_posix()
+                if key.startswith(prefix) and key > after:
+                    with suppress(FileNotFoundError):  # removed since it was listed
+                        status = path.stat()
+                        yield Stored(key, status.st_size, status.st_mtime, name if part else "")
 
     def _path(self, key: str) -> Path:
         parts = key.split("/")
@@ -88,34 +116,22 @@ class FileStore:
             raise StorageError(f"cannot read {path}: {error.strerror}; ask its owner for read access") from error
 
     @staticmethod
-    def _write(path: Path, content: bytes | Path, sha256: str) -> None:
+    def _write(path: Path, content: bytes | Path, sha256: str, sent: Sent) -> None:
         hasher = hashlib.sha256()
         # read-only from the start (and as narrow as the user's umask): what is in the registry is not for editing
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444), "wb") as out:
-            for chunk in _chunks(content):
+            for chunk in chunks(content):
                 hasher.update(chunk)
                 out.write(chunk)
+                sent(len(chunk))
             out.flush()
             os.fsync(out.fileno())
-        if hasher.hexdigest() != sha256:
-            raise RegistryError(
-                f"{content if isinstance(content, Path) else path} changed while it was being published: expected "
-                f"sha256 {sha256}, got {hasher.hexdigest()}; let what writes it finish, then register again"
-            )
+        check_digest(path.name, content, sha256, hasher.hexdigest())
 
 
 def _unlisted(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):  # os.walk would pass over it: what is unreadable is not absent
         raise StorageError(f"cannot list {error.filename}: {error.strerror}; ask its owner for read access") from error
-
-
-def _chunks(content: bytes | Path) -> Iterator[bytes]:
-    if isinstance(content, bytes):
-        yield content
-        return
-    with os.fdopen(os.open(content, os.O_RDONLY | os.O_NOFOLLOW), "rb") as source:
-        while chunk := source.read(CHUNK):
-            yield chunk
 
 
 def _make_directories(path: Path) -> None:

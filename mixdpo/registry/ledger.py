@@ -10,11 +10,13 @@ import socket
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 from mixdpo.errors import RegistryError
 from mixdpo.registry.log import LIMIT, SCHEMA, Change, Entry, State, extend
 from mixdpo.registry.manifest import NAME
-from mixdpo.registry.store import Store, entry_key, get
+from mixdpo.registry.parallel import in_parallel
+from mixdpo.registry.store import Store, entry_key
 
 _ENTRY = re.compile(r"[0-9]{10}\.json")
 
@@ -27,7 +29,7 @@ class Ledger:
         self._states: dict[str, State] = {}
 
     def names(self) -> list[str]:
-        return sorted({key.split("/")[1] for key in self._store.list("log/")})
+        return sorted({stored.key.split("/")[1] for stored in self._store.list("log/")})
 
     def state(self, name: str) -> State:
         """What the log of `name` says now; nothing yet where there is no log.
@@ -40,15 +42,17 @@ class Ledger:
                 f"{name!r} is no name for versions; expected small letters, digits and -, as in reviews"
             )
         known = self._states.get(name, State(name))
-        # Only the last number is taken from the listing: entries put while it is made may be missing in between.
-        files = (key.rpartition("/")[2] for key in self._store.list(f"log/{name}/"))
+        # Only the last number is taken from the listing: entries put while it is made may be missing in between. It
+        # begins with the last entry that was read before, so that a log that lost it is noticed.
+        before = entry_key(name, len(known.entries) - 1) if known.entries else ""
+        files = (stored.key.rpartition("/")[2] for stored in self._store.list(f"log/{name}/", after=before))
         last = max((int(file[:10]) for file in files if _ENTRY.fullmatch(file)), default=0)
         if last < len(known.entries):
             raise RegistryError(
-                f"the log of {name} in {self._store.location} ends at entry {last}, expected at least "
-                f"{len(known.entries)}, which were read before; restore log/{name}/ from a copy"
+                f"the log of {name} in {self._store.location} has lost entry {len(known.entries)}, which was read "
+                f"before; restore log/{name}/ from a copy"
             )
-        state = extend(known, [self._read(name, seq) for seq in range(len(known.entries) + 1, last + 1)])
+        state = extend(known, in_parallel(partial(self._read, name), range(len(known.entries) + 1, last + 1)))
         self._states[name] = state
         return state
 
@@ -93,14 +97,14 @@ class Ledger:
             body, key = entry.to_bytes(), entry_key(name, entry.seq)
             put = self._store.put_once(key, body, hashlib.sha256(body).hexdigest())
             # where the reply to one's own put was lost and the put repeated, the number is taken, by oneself
-            if put or get(self._store, key, LIMIT) == body:
+            if put or self._store.read(key, LIMIT + 1) == body:
                 after = self._states[name] = extend(state, [body])
                 return after, entry
 
     def _read(self, name: str, seq: int) -> bytes:
         key = entry_key(name, seq)
         try:
-            return get(self._store, key, LIMIT)
+            return self._store.read(key, LIMIT + 1)
         except FileNotFoundError:
             raise RegistryError(
                 f"the log of {name} is broken: {key} is absent from {self._store.location} though later entries are "

@@ -18,14 +18,13 @@ from mixdpo.errors import RegistryError
 from mixdpo.progress import track
 from mixdpo.registry.decision import Decision, Ruling
 from mixdpo.registry.fetch import REMEDY, check_blob, fetch, read_blob, same_files
-from mixdpo.registry.file_store import FileStore
 from mixdpo.registry.ledger import Ledger
-from mixdpo.registry.location import cache_directory
+from mixdpo.registry.location import Location, cache_directory, open_store
 from mixdpo.registry.log import Change, Entry, State, change
 from mixdpo.registry.manifest import LIMIT, Content, Manifest, describe_files, parse_manifest
 from mixdpo.registry.reference import Reference, find, parse_reference
 from mixdpo.registry.safety import plain_files
-from mixdpo.registry.store import Store, blob_key, get, manifest_key
+from mixdpo.registry.store import Store, blob_key, manifest_key
 from mixdpo.registry.trust import Trust, sign
 
 if TYPE_CHECKING:
@@ -67,13 +66,13 @@ class Verified:
 
 
 class Registry:
-    """Versions kept in the directory `location` (see `registry_location`), or in any `Store`.
+    """Versions kept at `location` (see `registry_location`), or in any `Store`.
 
     What `trust` and $MIXDPO_TRUSTED_KEYS ask of signatures holds wherever a version is fetched or an alias moves to it.
     """
 
-    def __init__(self, location: Path | Store, trust: Trust | None = None) -> None:
-        self.store: Store = FileStore(location) if isinstance(location, Path) else location
+    def __init__(self, location: Location | Store, trust: Trust | None = None) -> None:
+        self.store: Store = open_store(location) if isinstance(location, Location) else location
         self._ledger = Ledger(self.store)
         self._trust = [each for each in (trust, Trust.of_environment()) if each is not None]
 
@@ -207,7 +206,7 @@ class Registry:
             return None
         key = blob_key(decision.evidence)
         try:
-            body = get(self.store, key, READABLE)
+            body = self.store.read(key, READABLE + 1)
         except FileNotFoundError:
             raise RegistryError(f"evidence is lost: {self.store.location} has no {key}; {REMEDY}") from None
         if (found := hashlib.sha256(body).hexdigest()) != decision.evidence:
@@ -323,7 +322,7 @@ class Registry:
         key = manifest_key(digest)
         origin = f"{key} of {self.store.location}"
         try:
-            manifest = parse_manifest(get(self.store, key, LIMIT), digest, origin)
+            manifest = parse_manifest(self.store.read(key, LIMIT + 1), digest, origin)
         except FileNotFoundError:
             raise RegistryError(f"{origin} is lost; {REMEDY}") from None
         if manifest.name != name:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from mixdpo.errors import RegistryError
-from mixdpo.registry.store import Store, get, signature_key
+from mixdpo.registry.store import Store, signature_key
 
 if TYPE_CHECKING:  # what only reads unsigned versions needs no `cryptography`
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -89,7 +89,7 @@ def signed(store: Store, name: str, manifest: str, key: str) -> bool:
     public = parse_public(key)
     place = signature_key(manifest, key_id(public))
     try:
-        body = get(store, place, LIMIT)
+        body = store.read(place, LIMIT + 1)
     except FileNotFoundError:
         return False
     check_seal(body, name, manifest, public, f"{place} of {store.location}")
@@ -98,4 +98,4 @@ def signed(store: Store, name: str, manifest: str, key: str) -> bool:
 
 def signers(store: Store, manifest: str) -> list[str]:
     """Ids of the keys that are said to have signed a manifest; nothing is verified."""
-    return [key.rpartition("/")[2].removesuffix(".json") for key in store.list(signature_key(manifest, ""))]
+    return [each.key.rpartition("/")[2].removesuffix(".json") for each in store.list(signature_key(manifest, ""))]

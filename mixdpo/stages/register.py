@@ -8,20 +8,10 @@ from mixdpo.config import Params
 from mixdpo.errors import DataError, RegistryError
 from mixdpo.files import read_json
 from mixdpo.layout import Layout
-from mixdpo.registry import Version, open_registry, registry_location, signing_key
+from mixdpo.registry import Version, open_registry, signing_key
 from mixdpo.registry.lineage import gather
-from mixdpo.registry.store import entry_key, manifest_key
 
 REASON = "registered by `mixdpo register`"
-
-
-def run(params: Params, layout: Layout, reason: str = REASON) -> list[Path]:
-    """Register; returns the manifest and the log entry, where one was written: nothing for what was there already."""
-    version = register(params, layout, reason)
-    if version.written is None:
-        return []
-    location = registry_location(params.registry.url, layout.root)
-    return [location / manifest_key(version.digest), location / entry_key(version.name, version.written.seq)]
 
 
 def register(params: Params, layout: Layout, reason: str = REASON) -> Version:

@@ -151,7 +151,9 @@ def test_each_pattern_of_files_has_to_match(tmp_path: Path) -> None:
 def test_a_registry_that_cannot_be_written_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     params = parse_params(values())
     (tmp_path / "file").write_text("no directory")
-    for place in (str(tmp_path / "file" / "registry"), "s3://bucket/registry"):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    nobody = "s3://bucket/registry?endpoint=http://127.0.0.1:9"  # the discard port
+    for place in (str(tmp_path / "file" / "registry"), nobody, "s3://Bucket"):
         monkeypatch.setenv("MIXDPO_REGISTRY", place)
         assert project.registry(params, tmp_path).state == "fail"
     monkeypatch.setenv("MIXDPO_REGISTRY", str(tmp_path / "new" / "registry"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -11,6 +12,10 @@ from pathlib import Path
 import pytest
 
 from mixdpo.registry import Registry, Version
+from mixdpo.registry.location import S3Location
+
+from .proxy import Proxy, proxying
+from .servers import BUCKET, CLIENT, rclone, seaweed
 
 LINEAGE = {"schema": 1, "git": {"commit": "0" * 40, "dirty": False}, "metrics": {"reward": 0.5}}
 
@@ -110,3 +115,36 @@ def own_directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
     monkeypatch.delenv("MIXDPO_REGISTRY", raising=False)
+
+
+@pytest.fixture(scope="session")
+def seaweed_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with seaweed(tmp_path_factory.mktemp("servers") / "seaweed") as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def rclone_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with rclone(tmp_path_factory.mktemp("servers") / "rclone") as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def s3_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process is a client of the servers and of nothing else."""
+    for variable in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(variable)
+    for variable, value in CLIENT.items():
+        monkeypatch.setenv(variable, value)
+
+
+@pytest.fixture
+def bucket(seaweed_endpoint: str, s3_client: None) -> S3Location:  # noqa: ARG001 (sets the environment)
+    """A place of this test's own in a bucket of SeaweedFS."""
+    return S3Location(BUCKET, f"test-{uuid.uuid4().hex[:12]}", seaweed_endpoint)
+
+
+@pytest.fixture
+def proxy(seaweed_endpoint: str) -> Iterator[Proxy]:
+    with proxying(seaweed_endpoint) as proxy:
+        yield proxy

@@ -131,7 +131,7 @@ def test_a_log_that_shrank_is_noticed(registry: Registry, location: Path, publis
     publish(1)
     publish(2)
     (location / "log/reviews/0000000002.json").unlink()
-    with pytest.raises(RegistryError, match="ends at entry 1, expected at least 2, which were read before"):
+    with pytest.raises(RegistryError, match="has lost entry 2, which was read before"):
         registry.resolve("reviews")
 
 

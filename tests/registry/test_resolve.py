@@ -8,35 +8,7 @@ from pathlib import Path
 import pytest
 
 from mixdpo.errors import RegistryError
-from mixdpo.registry import Version, registry_location, resolve_policy
-from mixdpo.registry.location import cache_directory
-
-
-def test_the_registry_is_where_the_nearest_setting_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert registry_location() == tmp_path / "share/mixdpo/registry"
-    monkeypatch.setenv("XDG_DATA_HOME", "relative/ignored")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert registry_location(None) == tmp_path / "home/.local/share/mixdpo/registry"
-    assert cache_directory() == tmp_path / "home/.cache/mixdpo"
-    monkeypatch.setenv("MIXDPO_REGISTRY", "/srv/registry")
-    assert registry_location() == Path("/srv/registry")
-    assert registry_location("~/models") == tmp_path / "home/models"
-    assert registry_location("file:///srv/other") == Path("/srv/other")
-    assert registry_location("shared") == tmp_path / "shared"
-    assert registry_location("shared", Path("/project")) == Path("/project/shared")
-
-
-@pytest.mark.parametrize("url", ["s3://bucket/prefix", "https://host/registry"])
-def test_other_places_than_directories_are_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    message = "is {0}, but this version of mixdpo keeps registries in directories only, not at {1}; give a path"
-    scheme = url.split("/")[0]
-    with pytest.raises(RegistryError, match=r"^registry\.url " + message.format(url, scheme)):
-        registry_location(url)
-    monkeypatch.setenv("MIXDPO_REGISTRY", url)
-    with pytest.raises(RegistryError, match=r"^\$MIXDPO_REGISTRY " + message.format(url, scheme)):
-        registry_location()
+from mixdpo.registry import Version, resolve_policy
 
 
 def test_a_policy_is_found_by_path_first_and_then_by_reference(
@@ -69,7 +41,8 @@ def test_an_unknown_policy_says_that_both_were_tried(tmp_path: Path, monkeypatch
         resolve_policy("./dir")
 
 
-def test_the_registry_needs_neither_torch_nor_transformers() -> None:
-    code = "import sys, mixdpo.registry, mixdpo.registry.display; print({'torch', 'transformers'} & set(sys.modules))"
+def test_a_registry_in_a_directory_needs_neither_torch_nor_transformers_nor_botocore() -> None:
+    heavy = "{'torch', 'transformers', 'botocore'}"
+    code = f"import sys, mixdpo.registry, mixdpo.registry.display; print({heavy} & set(sys.modules))"
     root = Path(__file__).parents[2]
     assert subprocess.check_output([sys.executable, "-c", code], text=True, cwd=root) == "set()\n"

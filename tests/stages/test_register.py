@@ -17,7 +17,7 @@ from mixdpo.errors import ConfigError, DataError, RegistryError
 from mixdpo.files import directory_digest, file_digest, write_json
 from mixdpo.layout import Layout
 from mixdpo.registry import Registry
-from mixdpo.stages.register import register, run
+from mixdpo.stages.register import register
 
 PROFILE = Path(__file__).parents[2] / "profiles" / "demo.yaml"
 REGISTRY = {"url": "registry", "name": "reviews", "policy": "moe", "alias": "staging"}
@@ -51,10 +51,8 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def test_the_version_holds_the_policy_and_what_the_run_left(params: Params, layout: Layout, tmp_path: Path) -> None:
-    manifest, entry = run(params, layout, reason="weekly")
-    assert entry == layout.root / "registry/log/reviews/0000000001.json"
-    assert json.loads(entry.read_text(encoding="utf-8"))["reason"] == "weekly"
-    assert manifest.stem == file_digest(manifest)
+    version = register(params, layout, reason="weekly")
+    assert (version.entry.seq, version.entry.reason) == (1, "weekly")
     target = Registry(layout.root / "registry").pull("reviews@staging", tmp_path / "target")
     found = {path.relative_to(target).as_posix(): path for path in target.rglob("*") if path.is_file()}
     assert found.keys() == {
@@ -88,7 +86,7 @@ def test_lineage_says_where_it_came_from(params: Params, layout: Layout) -> None
 def test_registering_the_same_again_writes_nothing(params: Params, layout: Layout) -> None:
     assert register(params, layout).created
     before = {path: path.stat().st_mtime_ns for path in (layout.root / "registry").rglob("*")}
-    assert run(params, layout, reason="again") == []
+    assert register(params, layout, reason="again").written is None
     assert {path: path.stat().st_mtime_ns for path in (layout.root / "registry").rglob("*")} == before
     write_json(layout.metrics("evaluation"), {"schema": 1, "reward": 0.8})
     assert register(params, layout).number == 2
@@ -105,10 +103,10 @@ def test_it_works_without_dvc_and_without_a_report(params: Params, layout: Layou
 def test_without_policy_or_evaluation_nothing_is_registered(params: Params, layout: Layout) -> None:
     layout.metrics("evaluation").unlink()
     with pytest.raises(DataError, match=r"metrics/evaluation\.json does not exist; run the stage that writes it"):
-        run(params, layout)
+        register(params, layout)
     (layout.policy("moe") / "mixture.json").unlink()
     with pytest.raises(RegistryError) as error:
-        run(params, layout)
+        register(params, layout)
     assert str(error.value) == (
         f"{layout.policy('moe')} holds no policy (mixture.json); run `mixdpo train moe` or `dvc repro` first"
     )
@@ -126,7 +124,7 @@ def refusing(params: Params, *names: str) -> Params:
 def test_a_finding_that_is_refused_keeps_the_policy_out(params: Params, layout: Layout) -> None:
     write_json(layout.metrics("train-moe"), {"schema": 1, "findings": [FINDING]})
     with pytest.raises(RegistryError) as error:
-        run(refusing(params, "dead-expert", "identical-experts"), layout)
+        register(refusing(params, "dead-expert", "identical-experts"), layout)
     assert str(error.value) == (
         "moe is not registered, because training found what registry.refuse names. identical-experts: the experts have "
         "not parted; set symmetry to noise. Mend that and train again, or take the finding out of registry.refuse"
