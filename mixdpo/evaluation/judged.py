@@ -17,13 +17,13 @@ Role = Literal["judge", "annotator"]
 ROLES: tuple[Role, ...] = ("judge", "annotator")
 
 
-def texts_of(samples: list[Samples], prompts: Prompts) -> list[str]:
-    """All that was written, each with its prompt: by policy, expert and row."""
+def texts_of(samples: list[Samples], prompts: Prompts) -> list[tuple[str, str]]:
+    """All that was written: (prompt, completion), by policy, expert and row."""
     return [
-        prompt + completion
+        pair
         for each in samples
         for completions in each.completions
-        for prompt, completion in zip(prompts.texts, completions, strict=True)
+        for pair in zip(prompts.texts, completions, strict=True)
     ]
 
 

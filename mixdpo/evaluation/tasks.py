@@ -1,11 +1,11 @@
-"""Policies asked about held-out rows, shard by shard on an engine.
+"""Policies asked about held-out rows, and reward models about what they write, shard by shard on an engine.
 
 R rows, K experts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,13 +20,16 @@ from mixdpo.evaluation.heldout import JUDGED, HeldOut, judge_pairs
 from mixdpo.evaluation.preference import Judgement
 from mixdpo.evaluation.samples import Prompts, Samples, draw
 from mixdpo.evaluation.statistics import Floats
+from mixdpo.files import digest, directory_digest
 from mixdpo.policy import MixturePolicy
+from mixdpo.rewards.annotation import TEXTS, Annotation
 
 if TYPE_CHECKING:
     from mixdpo.config.models import Candidates, Device
 
 PAIRS = 16384  # a shard
 PROMPTS = 1024  # a shard
+WRITTEN = 8192  # different texts a shard
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,20 @@ def _draw(task: Draw, policy: MixturePolicy, rows: pa.Table) -> pa.Table:
             "reference_logps": _lists(drawn.reference_logps),
         }
     )
+
+
+def scores_of(engine: Engine, task: Annotation, texts: Sequence[tuple[str, str]], work: Path) -> dict[str, Floats]:
+    """Scores in [0, 1] of (prompt, completion) by each model of `task`: (texts,) by the models' names.
+
+    Equal texts are read once, so policies that write the same are judged the same, to the last digit.
+    """
+    places = {pair: place for place, pair in enumerate(dict.fromkeys(texts))}
+    columns = zip(*places, strict=True)
+    rows = pa.table([pa.array(column) for column in columns], schema=TEXTS)
+    models = digest([(name, directory_digest(directory)) for name, directory in task.models])
+    answers = read_shards(map_shards(engine, task, slices(rows, WRITTEN), work / f"scores-{models[:16]}", "judging"))
+    back = [places[pair] for pair in texts]
+    return {name: answers[name].to_numpy()[back] for name in answers.column_names}
 
 
 def _transposed(lists: list[list]) -> list[list]:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mixdpo.compute import prepare_compute
 from mixdpo.config import Params
 from mixdpo.config.data import AnnotatedPairs, EmbeddedSource
 from mixdpo.config.policy import Policy
@@ -22,10 +21,10 @@ from mixdpo.evaluation.preference import History, Judgement
 from mixdpo.evaluation.samples import Prompts, Samples, sampling_seed
 from mixdpo.evaluation.statistics import Bootstrap
 from mixdpo.evaluation.tables import pairs_table, responsibilities_table, samples_table
-from mixdpo.evaluation.tasks import Draw, Judge, Source, judgement_of, samples_of
+from mixdpo.evaluation.tasks import Draw, Judge, Source, judgement_of, samples_of, scores_of
 from mixdpo.files import code_digests, digest, directory_digest, replacing, write_json
 from mixdpo.layout import Layout
-from mixdpo.rewards.model import RewardModel
+from mixdpo.rewards.annotation import Annotation
 
 
 def run(params: Params, layout: Layout) -> list[Path]:
@@ -96,11 +95,11 @@ def _ask(
             opinions[name] = Opinion.of(judgement, held.pairs, history)
     written = list(samples.values())
     texts = texts_of(written, held.prompts)
-    for dimension in params.rewards.dimensions:
-        for role in ROLES:
-            model = RewardModel.load(layout.reward_model(dimension, role), prepare_compute(compute))
-            scores = model.score(texts, params.rewards.batch_tokens, what=f"{dimension}, {role}")
-            keep_scores(written, role, dimension, scores)
+    for role in ROLES:
+        models = tuple((name, layout.reward_model(name, role).absolute()) for name in params.rewards.dimensions)
+        scores = scores_of(engine, Annotation(models, params.rewards.batch_tokens, compute), texts, work)
+        for dimension in params.rewards.dimensions:
+            keep_scores(written, role, dimension, scores[dimension])
     return samples, opinions
 
 

@@ -14,10 +14,10 @@ import pytest
 from mixdpo.config import Params
 from mixdpo.config.engine import RayEngine
 from mixdpo.data.embedded import generate_reviews
-from mixdpo.data.schema import REVIEWS, text_id, write_table
+from mixdpo.data.schema import CANDIDATES, REVIEWS, read_table, text_id, write_table
 from mixdpo.files import directory_digest
 from mixdpo.layout import Layout
-from mixdpo.stages import candidates, evaluate
+from mixdpo.stages import annotate, candidates, evaluate
 
 if TYPE_CHECKING:
     from mixdpo.engine.crew import Crew
@@ -45,10 +45,11 @@ def layout(toy_project: Layout, tmp_path: Path) -> Layout:
         for review, split in zip(generate_reviews(40, 10, seed=0), splits, strict=True)
     ]
     write_table(layout.validated("reviews"), rows, REVIEWS)
+    write_table(layout.candidates, read_table(layout.validated("scores")), CANDIDATES)
     return layout
 
 
-@pytest.mark.parametrize("stage", [candidates, evaluate], ids=lambda stage: stage.__name__.rpartition(".")[2])
+@pytest.mark.parametrize("stage", [candidates, annotate, evaluate], ids=lambda stage: stage.__name__.rpartition(".")[2])
 def test_a_stage_on_ray_writes_what_it_writes_here(
     stage: ModuleType, toy_params: Params, layout: Layout, crew: Crew, monkeypatch: pytest.MonkeyPatch
 ) -> None:
