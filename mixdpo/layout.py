@@ -81,6 +81,14 @@ class Layout:
     def evaluation(self) -> Path:
         return self.data / "evaluation"
 
+    def standing(self, policy: str) -> Path:
+        """Of the files that say how a policy stands, without their suffixes."""
+        return self.standings(self.evaluation) / policy
+
+    @staticmethod
+    def standings(evaluation: Path) -> Path:
+        return evaluation / "standings"
+
     @property
     def reports(self) -> Path:
         return self.root / "reports"

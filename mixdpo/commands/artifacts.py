@@ -1,4 +1,4 @@
-"""`mixdpo list | pull | promote | rollback | verify`: the shared registry."""
+"""`mixdpo list | pull | verify`: the shared registry."""
 
 from __future__ import annotations
 
@@ -60,33 +60,6 @@ def pull(root: Path, reference: str, directory: Path | None, location: str | Non
     click.echo(f"wrote {registry.pull(reference, target)}")
 
 
-@click.command(epilog='\b\nExample:\n  mixdpo promote reviews@staging production --reason "better for all styles"\n')
-@click.argument("reference")
-@click.argument("alias")
-@click.option("--reason", required=True, help="Kept in the log.")
-@registry_option
-@click.pass_obj
-def promote(root: Path, reference: str, alias: str, reason: str, location: str | None) -> None:
-    """Point ALIAS to the version that REFERENCE names now."""
-    registry = open_registry(root, location)
-    name = reference.split("@")[0]
-    version = registry.set_alias(name, alias, reference, reason)
-    click.echo(f"{name}@{alias} is now v{version.number}")
-
-
-@click.command(epilog='\b\nExample:\n  mixdpo rollback reviews@production --reason "worse for informativeness"\n')
-@click.argument("reference")
-@click.option("--reason", required=True, help="Kept in the log.")
-@registry_option
-@click.pass_obj
-def rollback(root: Path, reference: str, reason: str, location: str | None) -> None:
-    """Point NAME@ALIAS back to the version before."""
-    registry = open_registry(root, location)
-    name, _, alias = reference.partition("@")
-    version = registry.rollback(name, alias, reason)
-    click.echo(f"{name}@{alias} is back at v{version.number}")
-
-
 @click.command(epilog="\b\nExample:\n  mixdpo verify reviews\n")
 @click.argument("name")
 @registry_option
@@ -100,4 +73,4 @@ def verify(root: Path, name: str, location: str | None) -> None:
     )
 
 
-COMMANDS = [list_, pull, promote, rollback, verify]
+COMMANDS = [list_, pull, verify]

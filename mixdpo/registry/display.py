@@ -26,7 +26,7 @@ def list_table(registry: Registry) -> str:
         )
         for version in versions
     ]
-    return _table(("version", "aliases", "registered", "by", "size", "sha256", "reason"), rows)
+    return table(("version", "aliases", "registered", "by", "size", "sha256", "reason"), rows)
 
 
 def history_table(registry: Registry, name: str) -> str:
@@ -44,7 +44,7 @@ def history_table(registry: Registry, name: str) -> str:
         )
         for entry in history.entries
     ]
-    return _table(("entry", "at", "what", "version", "alias", "by", "reason"), rows)
+    return table(("entry", "at", "what", "version", "alias", "by", "reason"), rows)
 
 
 def registered(version: Version) -> str:
@@ -58,7 +58,8 @@ def registered(version: Version) -> str:
     return f"{outcome} ({', '.join(version.aliases) or 'no alias'}; sha256:{version.digest})"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell, two spaces between."""
     lines = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)

@@ -28,6 +28,7 @@ from mixdpo.registry.store import entry_key
 SCHEMA = 2
 ADDED = ("content", "decision")  # by schema 2; entries of schema 1 stay as they are
 LIMIT = 64 << 10  # bytes of an entry
+OWN = 10 << 10  # of these at most what the registry adds to a change: `by` and `at` and numbers
 
 ALIAS = r"(?!v[0-9]+$)[a-z][a-z0-9-]*"  # never what reads as a version number
 
@@ -113,9 +114,12 @@ def change(
 ) -> Change:
     """A checked change. Raises RegistryError where the alias or the reason is not one."""
     try:
-        return Change(op=op, manifest=manifest, alias=alias, reason=reason, content=content, decision=decision)
+        noted = Change(op=op, manifest=manifest, alias=alias, reason=reason, content=content, decision=decision)
     except ValidationError as error:
         raise RegistryError(f"the registry cannot note this: {faults(error)}") from None
+    if (size := len(canonical_json(noted.model_dump()))) > LIMIT - OWN:
+        raise RegistryError(f"the registry cannot note this: {size} bytes, expected at most {LIMIT - OWN}; shorten it")
+    return noted
 
 
 def extend(state: State, bodies: Iterable[bytes]) -> State:

@@ -23,7 +23,7 @@ MAX_FILES = 10_000
 MAX_FILE_BYTES = 1 << 40
 
 RUN = "run/"  # below it lies what tells of the run: parameters as they were written, report, packages
-METRICS = "run/metrics/"  # the same for the same inputs, to the byte
+RESULTS = ("run/metrics/", "run/standing.")  # the same for the same inputs, to the byte
 # they tell how a version was made and may differ between two that are the same: another commit of the same code
 CIRCUMSTANCES = ("git", "dvc_lock", "python", "packages", "params_digest")
 ELSEWHERE = (
@@ -70,7 +70,7 @@ class Manifest(Record):
 
     @property
     def content(self) -> str:
-        """Digest of what this version is: the policy's files, its metrics, and the lineage less its circumstances.
+        """Digest of what this version is: the policy's files, its results, and the lineage less its circumstances.
 
         Two manifests of one name with the same content are the same version, made twice.
         """
@@ -80,7 +80,7 @@ class Manifest(Record):
         files = {
             path: content.sha256
             for path, content in self.files.items()
-            if path.startswith(METRICS) or not path.startswith(RUN)
+            if path.startswith(RESULTS) or not path.startswith(RUN)
         }
         return digest({"kind": self.kind, "files": files, "lineage": lineage})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +16,11 @@ from mixdpo.config.weights import GateWeights
 from mixdpo.data.schema import CANDIDATES, PREFERENCES, read_table
 from mixdpo.engine import Engine, open_engine, resumable, worker_device
 from mixdpo.evaluation.heldout import HeldOut, heldout_prompts
-from mixdpo.evaluation.judged import ROLES, keep_scores, texts_of
+from mixdpo.evaluation.judged import ROLES, Role, keep_scores, texts_of
 from mixdpo.evaluation.measure import SFT, Opinion, evaluation_figures
 from mixdpo.evaluation.preference import History, Judgement
 from mixdpo.evaluation.samples import Prompts, Samples, sampling_seed
+from mixdpo.evaluation.standing import Standing, Terms, scale_of
 from mixdpo.evaluation.statistics import Bootstrap
 from mixdpo.evaluation.tables import pairs_table, responsibilities_table, samples_table
 from mixdpo.evaluation.tasks import Draw, Judge, Source, judgement_of, samples_of, scores_of
@@ -31,21 +33,18 @@ def run(params: Params, layout: Layout) -> list[Path]:
     """Evaluate sft and every policy of params.policies.
 
     Returns:
-        data/evaluation (samples, responsibilities and pairs as Parquet) and metrics/evaluation.json.
+        data/evaluation (samples, responsibilities and pairs as Parquet, and the standing of each policy) and
+        metrics/evaluation.json.
 
     Raises:
         DataError: there are no held-out pairs or prompts. ModelError: a policy or reward model does not fit.
     """
-    preferences = read_table(layout.validated("preferences"), PREFERENCES)
-    pairs = HeldOut.of(preferences)
-    found = heldout_prompts(
-        params.preferences, read_table(layout.validated("scores"), CANDIDATES), pairs, params.candidates.prompts.test
-    )
-    prompts = Prompts.repeated(found, params.evaluation.samples_per_prompt)
-    held = Held(prompts, pairs, HeldOut.earlier(preferences, pairs))
-    with resumable(_work(params, layout)) as work:
+    held = Held.of(params, layout)
+    prompts, pairs, _ = held
+    with resumable(_work("evaluate", params, layout)) as work:
         with open_engine(params, layout) as engine:
             samples, opinions = _ask(params, layout, held, engine, work)
+        terms, scale = held.terms(params, layout), scale_of(samples[SFT])
         bootstrap = Bootstrap(params.evaluation.bootstrap, params.seed)
         annotated = isinstance(params.preferences.source, AnnotatedPairs)
         styles = params.preferences.styles if annotated else None
@@ -57,6 +56,9 @@ def run(params: Params, layout: Layout) -> list[Path]:
             _write(samples_table(list(samples.values()), prompts), target / "samples.parquet")
             _write(pairs_table(opinions, pairs), target / "pairs.parquet")
             _write(responsibilities_table(opinions, pairs), target / "responsibilities.parquet")
+            for name, own in opinions.items():
+                standing = Standing.of(terms, scale, samples[name], prompts, own.judgement, pairs)
+                standing.write(layout.standings(target) / name)
         metrics = layout.metrics("evaluation")
         write_json(metrics, figures)
     return [layout.evaluation, metrics]
@@ -69,12 +71,45 @@ class Held(NamedTuple):
     pairs: HeldOut
     earlier: HeldOut | None
 
+    @classmethod
+    def of(cls, params: Params, layout: Layout) -> Held:
+        """Raises DataError where there are no held-out pairs or prompts."""
+        preferences = read_table(layout.validated("preferences"), PREFERENCES)
+        pairs = HeldOut.of(preferences)
+        scores = read_table(layout.validated("scores"), CANDIDATES)
+        found = heldout_prompts(params.preferences, scores, pairs, params.candidates.prompts.test)
+        prompts = Prompts.repeated(found, params.evaluation.samples_per_prompt)
+        return cls(prompts, pairs, HeldOut.earlier(preferences, pairs))
 
-def _work(params: Params, layout: Layout) -> Path:
+    def terms(self, params: Params, layout: Layout) -> Terms:
+        """On what policies are judged here."""
+        judges = {name: layout.reward_model(name, "judge") for name in params.rewards.dimensions}
+        return Terms.of(self.prompts, self.pairs, judges, params.candidates, sampling_seed(params.seed))
+
+
+def standing_of(
+    name: str, directory: Path, held: Held, scale: Mapping[str, float], params: Params, layout: Layout
+) -> Standing:
+    """How a mixture from elsewhere stands on this project's held-out prompts and before its judges.
+
+    A killed one goes on from the shards that were finished.
+
+    Args:
+        scale: of the SFT policy with which it is compared.
+    """
+    with resumable(_work("promote", params, layout)) as work, open_engine(params, layout) as engine:
+        source = Source(name, directory.absolute(), directory_digest(directory), True, worker_device(params))
+        samples = samples_of(engine, _drawing(source, params), held.prompts, work)
+        judgement = judgement_of(engine, Judge(source), held.pairs, work)
+        _score([samples], ("judge",), params, layout, held, engine, work)
+        return Standing.of(held.terms(params, layout), scale, samples, held.prompts, judgement, held.pairs)
+
+
+def _work(stage: str, params: Params, layout: Layout) -> Path:
     """Where shards are kept: of all that the answers depend on, but for the models, which are in the shards' names."""
     settings = [worker_device(params), params.candidates]
     values = [*(each.model_dump() for each in settings), params.rewards.batch_tokens, params.seed]
-    return layout.work("evaluate", digest([values, code_digests("evaluation", "policy", "rewards")]))
+    return layout.work(stage, digest([values, code_digests("evaluation", "policy", "rewards")]))
 
 
 def _ask(
@@ -87,20 +122,36 @@ def _ask(
     for name in (SFT, *params.policies):
         directory = (layout.sft if name == SFT else layout.policy(name)).absolute()
         source = Source(name, directory, directory_digest(directory), name != SFT, compute)
-        task = Draw(source, params.candidates, sampling_seed(params.seed))
-        samples[name] = samples_of(engine, task, held.prompts, work)
+        samples[name] = samples_of(engine, _drawing(source, params), held.prompts, work)
         if name != SFT:
             judgement = judgement_of(engine, Judge(source), held.pairs, work)
             history = _history(params.policies[name], engine, Judge(source), judgement, held, work)
             opinions[name] = Opinion.of(judgement, held.pairs, history)
-    written = list(samples.values())
+    _score(list(samples.values()), ROLES, params, layout, held, engine, work)
+    return samples, opinions
+
+
+def _drawing(source: Source, params: Params) -> Draw:
+    return Draw(source, params.candidates, sampling_seed(params.seed))
+
+
+def _score(
+    written: list[Samples],
+    roles: Sequence[Role],
+    params: Params,
+    layout: Layout,
+    held: Held,
+    engine: Engine,
+    work: Path,
+) -> None:
+    """Let the reward models of these roles score all samples, in place."""
     texts = texts_of(written, held.prompts)
-    for role in ROLES:
+    for role in roles:
         models = tuple((name, layout.reward_model(name, role).absolute()) for name in params.rewards.dimensions)
-        scores = scores_of(engine, Annotation(models, params.rewards.batch_tokens, compute), texts, work)
+        task = Annotation(models, params.rewards.batch_tokens, worker_device(params))
+        scores = scores_of(engine, task, texts, work)
         for dimension in params.rewards.dimensions:
             keep_scores(written, role, dimension, scores[dimension])
-    return samples, opinions
 
 
 def _history(

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from mixdpo.config import Params
 from mixdpo.errors import DataError, RegistryError
+from mixdpo.evaluation.standing import FILES
 from mixdpo.files import read_json
 from mixdpo.layout import Layout
 from mixdpo.registry import Version, open_registry, signing_key
 from mixdpo.registry.lineage import gather
 
+STANDING = "run/standing"  # in a version, and a suffix
 REASON = "registered by `mixdpo register`"
 
 
@@ -33,7 +35,7 @@ def register(params: Params, layout: Layout, reason: str = REASON) -> Version:
     _refuse_findings(wanted.policy, wanted.refuse, layout)
     registry, key = open_registry(wanted, layout.root), signing_key(wanted, layout.root)
     lineage = gather(params, layout)
-    return registry.register(wanted.name, policy, lineage, wanted.alias, reason, _run_files(layout), key)
+    return registry.register(wanted.name, policy, lineage, wanted.alias, reason, _run_files(wanted.policy, layout), key)
 
 
 def _refuse_findings(policy: str, refuse: tuple[str, ...], layout: Layout) -> None:
@@ -53,7 +55,7 @@ def _refuse_findings(policy: str, refuse: tuple[str, ...], layout: Layout) -> No
         )
 
 
-def _run_files(layout: Layout) -> dict[str, Path]:
+def _run_files(policy: str, layout: Layout) -> dict[str, Path]:
     """What the run left for people: path in the version → file."""
     root = layout.root
     figures = (path for path in (layout.reports / "figures").rglob("*") if path.is_file())
@@ -63,4 +65,6 @@ def _run_files(layout: Layout) -> dict[str, Path]:
         layout.reports / "report.md",
         *figures,  # the report shows them
     ]
-    return {f"run/{path.relative_to(root).as_posix()}": path for path in found if path.is_file()}
+    run = {f"run/{path.relative_to(root).as_posix()}": path for path in found if path.is_file()}
+    standing = {STANDING + suffix: layout.standing(policy).with_suffix(suffix) for suffix in FILES}
+    return run | {path: file for path, file in standing.items() if file.is_file()}

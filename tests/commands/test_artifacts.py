@@ -69,23 +69,6 @@ def test_what_is_pulled_is_a_directory_of_the_name(mixdpo: Cli) -> None:
     assert "choose a directory that does not exist, or remove this one" in refused.stderr
 
 
-@pytest.mark.usefixtures("registry")
-def test_an_alias_is_promoted_and_rolled_back(mixdpo: Cli) -> None:
-    assert mixdpo("promote", "reviews@v1", "staging", "--reason", "better").output == "reviews@staging is now v1\n"
-    back = mixdpo("rollback", "reviews@staging", "--reason", "worse after all")
-    assert back.output == "reviews@staging is back at v2\n"
-    assert "worse after all" in mixdpo("list", "reviews").output
-
-
-@pytest.mark.usefixtures("registry")
-@pytest.mark.parametrize("arguments", [("rollback", "reviews"), ("rollback", "reviews@nowhere")])
-def test_a_rollback_without_such_an_alias_is_refused(mixdpo: Cli, arguments: tuple[str, ...]) -> None:
-    result = mixdpo(*arguments, "--reason", "why not")
-    assert result.exit_code == 1
-    assert result.stderr.startswith("mixdpo: ")
-    assert "Traceback" not in result.output
-
-
 def test_verifying_reads_every_byte_again(mixdpo: Cli, registry: Registry, tmp_path: Path) -> None:
     whole = mixdpo("verify", "reviews")
     assert whole.exit_code == 0
