@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TABLES = ("reviews", "scores", "preferences")
+STANDING = (".json", ".safetensors")  # the files that say how a policy stands, by suffix
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from mixdpo.evaluation.samples import Prompts, Samples
 from mixdpo.evaluation.served import FLAT, evidence_after, personal_weights
 from mixdpo.evaluation.statistics import Floats
 from mixdpo.files import canonical_json, digest, directory_digest
+from mixdpo.layout import STANDING
 
 SCHEMA = 1
-FILES = (".json", ".safetensors")  # what a standing consists of, by the suffix of one name
 _JUDGED = "judged."
 
 
@@ -134,7 +134,7 @@ class Standing:
         return np.asarray((weights * rewards).sum(axis=1))
 
     def files(self) -> dict[str, bytes]:
-        """Suffix (`FILES`) → bytes; equal for equal standings."""
+        """Suffix (`STANDING`) → bytes; equal for equal standings."""
         header = {
             "schema": SCHEMA,
             "terms": self.terms.model_dump(),
@@ -148,7 +148,7 @@ class Standing:
             "annotators": np.ascontiguousarray(self.annotators),
             "margins": np.ascontiguousarray(self.margins),
         }
-        return dict(zip(FILES, (canonical_json(header), save(arrays)), strict=True))
+        return dict(zip(STANDING, (canonical_json(header), save(arrays)), strict=True))
 
     def write(self, path: Path) -> None:
         """The files, at `path` and their suffixes; directories are made."""

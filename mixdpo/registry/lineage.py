@@ -5,6 +5,7 @@ git                              commit, and whether tracked code differed from 
 dvc_lock                         sha256 of dvc.lock and DVC's digest of each stage output; null without DVC
 data                             sha256 of each validated table
 rewards                          digest of each reward model's directory, and its card (card.json) where it has one
+start                            what training went on from, with the digest of that version or directory
 metrics                          metrics/evaluation.json
 python, packages                 what ran
 """

@@ -15,8 +15,9 @@ from typing import Any
 
 from mixdpo.config import Params
 from mixdpo.errors import ConfigError, DataError, MixDPOError, PromotionRefused, RegistryError
-from mixdpo.evaluation.standing import FILES, Standing
+from mixdpo.evaluation.standing import Standing
 from mixdpo.files import replacing
+from mixdpo.layout import STANDING as SUFFIXES
 from mixdpo.layout import Layout
 from mixdpo.promotion.display import decision_text
 from mixdpo.promotion.evidence import gather_evidence
@@ -135,7 +136,7 @@ class _Bench:
             return stored
         kept = cache_directory() / "standings" / f"{champion.digest}-{challenger.terms.digest}"
         with suppress(FileNotFoundError, DataError):  # not there yet, or of another mixdpo
-            return Standing.read({suffix: (kept / f"standing{suffix}").read_bytes() for suffix in FILES}, str(kept))
+            return Standing.read({suffix: (kept / f"standing{suffix}").read_bytes() for suffix in SUFFIXES}, str(kept))
         found = self._judge_again(champion, challenger)
         with replacing(kept) as target:
             found.write(target / "standing")
@@ -159,7 +160,7 @@ class _Bench:
 
     def _stored(self, version: Version) -> Standing | None:
         try:
-            files = {suffix: self.registry.read(version, STANDING + suffix) for suffix in FILES}
+            files = {suffix: self.registry.read(version, STANDING + suffix) for suffix in SUFFIXES}
         except FileNotFoundError:
             return None
         return Standing.read(files, f"{version.reference}: {STANDING}")

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from mixdpo.config import Params
 from mixdpo.errors import DataError, RegistryError
-from mixdpo.evaluation.standing import FILES
 from mixdpo.files import read_json
+from mixdpo.layout import STANDING as SUFFIXES
 from mixdpo.layout import Layout
 from mixdpo.registry import Version, open_registry, signing_key
 from mixdpo.registry.lineage import gather
+from mixdpo.registry.sbom import bill_of_materials
 
 STANDING = "run/standing"  # in a version, and a suffix
+PACKAGES = "run/packages.cdx.json"
 REASON = "registered by `mixdpo register`"
 
 
 def register(params: Params, layout: Layout, reason: str = REASON) -> Version:
     """Publish `registry.policy` as a version of `registry.name` and move `registry.alias` to it.
 
-    The version holds the policy's directory and, below run/, params.yaml, dvc.lock, metrics and the report. Registering
-    the same again makes no new version (`Version.created` is False).
+    The version holds the policy's directory and, below run/, params.yaml, dvc.lock, metrics, the report, what it
+    showed on held-out prompts and the packages that were installed. Registering the same again makes no new version
+    (`Version.created` is False).
 
     Raises:
         RegistryError: no such policy yet, unsafe files in it, or training found what `registry.refuse` names.
@@ -34,8 +38,23 @@ def register(params: Params, layout: Layout, reason: str = REASON) -> Version:
         )
     _refuse_findings(wanted.policy, wanted.refuse, layout)
     registry, key = open_registry(wanted, layout.root), signing_key(wanted, layout.root)
-    lineage = gather(params, layout)
-    return registry.register(wanted.name, policy, lineage, wanted.alias, reason, _run_files(wanted.policy, layout), key)
+    lineage = {**gather(params, layout), "start": _start(params, layout)}
+    with tempfile.TemporaryDirectory() as directory:
+        bill = Path(directory) / "packages.json"
+        bill.write_bytes(bill_of_materials(layout.root / "requirements.lock"))
+        files = {**_run_files(wanted.policy, layout), PACKAGES: bill}
+        return registry.register(wanted.name, policy, lineage, wanted.alias, reason, files, key)
+
+
+def _start(params: Params, layout: Layout) -> list[dict[str, str]]:
+    """What training went on from: each entry of `start`, and the digest of the version or directory that it means."""
+    policy = params.policies[params.registry.policy]
+    if not policy.start:
+        return []
+    from mixdpo.stages.start import start_digests  # imports torch
+
+    digests = start_digests(policy, params, layout)
+    return [{"from": text, "sha256": each} for text, each in zip(policy.start, digests, strict=True)]
 
 
 def _refuse_findings(policy: str, refuse: tuple[str, ...], layout: Layout) -> None:
@@ -66,5 +85,5 @@ def _run_files(policy: str, layout: Layout) -> dict[str, Path]:
         *figures,  # the report shows them
     ]
     run = {f"run/{path.relative_to(root).as_posix()}": path for path in found if path.is_file()}
-    standing = {STANDING + suffix: layout.standing(policy).with_suffix(suffix) for suffix in FILES}
+    standing = {STANDING + suffix: layout.standing(policy).with_suffix(suffix) for suffix in SUFFIXES}
     return run | {path: file for path, file in standing.items() if file.is_file()}

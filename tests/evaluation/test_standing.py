@@ -17,8 +17,9 @@ from mixdpo.errors import DataError
 from mixdpo.evaluation.heldout import HeldOut
 from mixdpo.evaluation.samples import Prompts, Samples
 from mixdpo.evaluation.served import COMPARISONS, Taste
-from mixdpo.evaluation.standing import FILES, Standing, Terms, scale_of
+from mixdpo.evaluation.standing import Standing, Terms, scale_of
 from mixdpo.files import canonical_json
+from mixdpo.layout import STANDING
 
 DEMO = yaml.safe_load((Path(__file__).parents[2] / "profiles" / "demo.yaml").read_text(encoding="utf-8"))
 SETTINGS = Candidates.model_validate(DEMO["candidates"])
@@ -75,7 +76,7 @@ def test_rewards_are_those_of_a_taste_but_for_a_constant(
 def test_a_standing_is_read_back_as_it_was(standings: dict[str, Standing]) -> None:
     mix = standings["mix"]
     files = mix.files()
-    assert tuple(files) == FILES
+    assert tuple(files) == STANDING
     again = Standing.read(files, "x")
     assert again.files() == files
     assert (again.terms, again.scale, again.prompts, again.styles) == (mix.terms, mix.scale, mix.prompts, mix.styles)
@@ -138,7 +139,7 @@ def test_numbers_that_are_none_are_refused(standings: dict[str, Standing]) -> No
 @given(st.data())
 def test_damaged_bytes_are_refused_or_read_as_a_standing(standings: dict[str, Standing], data: st.DataObject) -> None:
     files = dict(standings["dpo"].files())
-    suffix = data.draw(st.sampled_from(FILES))
+    suffix = data.draw(st.sampled_from(STANDING))
     body = bytearray(files[suffix])
     place = data.draw(st.integers(0, min(len(body), 600) - 1))
     body[place] = data.draw(st.integers(0, 255))

@@ -59,6 +59,7 @@ def test_the_version_holds_the_policy_and_what_the_run_left(params: Params, layo
         "mixture.json",
         "expert-0.safetensors",
         "run/params.yaml",
+        "run/packages.cdx.json",
         "run/dvc.lock",
         "run/metrics/evaluation.json",
         "run/metrics/train-moe.json",
