@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 registry_option = click.option(
     "--registry",
     "location",
-    help="Directory of the registry.  [default: params.yaml here, else $MIXDPO_REGISTRY, else the user's own]",
+    help="Directory or s3://BUCKET/PREFIX.  [default: params.yaml here, else $MIXDPO_REGISTRY, else the user's own]",
 )
 
 

@@ -10,11 +10,12 @@ location.py     where registry and cache are        lineage.py   where a version
 
 from __future__ import annotations
 
+from mixdpo.registry.audit import Verified
 from mixdpo.registry.location import registry_location
 from mixdpo.registry.log import Entry, State
 from mixdpo.registry.manifest import Manifest
 from mixdpo.registry.opening import open_registry, signing_key
-from mixdpo.registry.registry import Registry, Verified, Version
+from mixdpo.registry.registry import Registry, Version
 from mixdpo.registry.resolve import resolve_policy
 
 __all__ = [

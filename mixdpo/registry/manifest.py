@@ -61,6 +61,11 @@ class Manifest(Record):
         """Bytes of all files together."""
         return sum(content.size for content in self.files.values())
 
+    @property
+    def digests(self) -> set[str]:
+        """sha256 of each file, and of the manifest itself."""
+        return {content.sha256 for content in self.files.values()} | {self.digest}
+
     def to_bytes(self) -> bytes:
         return canonical_json(self.model_dump(by_alias=True))
 

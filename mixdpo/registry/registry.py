@@ -9,22 +9,27 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mixdpo.errors import RegistryError
 from mixdpo.progress import track
+from mixdpo.registry.audit import Verified, audit
+from mixdpo.registry.cache import BlobCache
 from mixdpo.registry.decision import Decision, Ruling
-from mixdpo.registry.fetch import REMEDY, check_blob, fetch, read_blob, same_files
+from mixdpo.registry.fetch import REMEDY, check_blob, fetch, occupied, read_blob, read_manifest, same_files
+from mixdpo.registry.lease import Lease
 from mixdpo.registry.ledger import Ledger
 from mixdpo.registry.location import Location, cache_directory, open_store
 from mixdpo.registry.log import Change, Entry, State, change
-from mixdpo.registry.manifest import LIMIT, Content, Manifest, describe_files, parse_manifest
+from mixdpo.registry.manifest import Manifest, describe_files
+from mixdpo.registry.publish import put_blobs, put_version
 from mixdpo.registry.reference import Reference, find, parse_reference
+from mixdpo.registry.repair import Repaired, repair
 from mixdpo.registry.safety import plain_files
-from mixdpo.registry.store import Store, blob_key, manifest_key
+from mixdpo.registry.store import Store, blob_key
 from mixdpo.registry.trust import Trust, sign
 
 if TYPE_CHECKING:
@@ -53,16 +58,6 @@ class Version:
     def created(self) -> bool:
         """Whether the call that returned this made the version (False: the same was registered before)."""
         return self.written is not None and self.written.op == "register"
-
-
-@dataclass(frozen=True)
-class Verified:
-    """What `Registry.verify` read and found whole."""
-
-    entries: int
-    versions: int
-    blobs: int
-    size: int  # bytes of the blobs
 
 
 class Registry:
@@ -105,15 +100,18 @@ class Registry:
         first = change("register", manifest.digest, alias, reason, manifest.content)
         before = self._ledger.state(name)
         _refuse_guarded(before, alias)
-        if (same := _same(before, manifest)) in (None, manifest.digest):
-            self._put(manifest, files)
+        same = _same(before, manifest)
+
+        def put() -> None:
+            if same not in (None, manifest.digest):
+                self._check_signed(name, same)
+                kept = self._manifest(name, same).files
+                again = {path: each for path, each in manifest.files.items() if kept.get(path) == each}
+                put_blobs(self.store, again, files, f"comparing {name}")
+                return
+            put_version(self.store, manifest, files)
             if key is not None:
                 sign(self.store, name, manifest.digest, key)
-        else:
-            self._check_signed(name, same)
-            kept = self._manifest(name, same).files
-            again = {path: each for path, each in manifest.files.items() if kept.get(path) == each}
-            self._put_blobs(again, files, f"comparing {name}")
 
         def decide(state: State) -> Change | None:
             _refuse_guarded(state, alias)
@@ -121,7 +119,12 @@ class Registry:
                 return first
             return None if alias is None or state.target(alias) == same else change("alias", same, alias, reason)
 
-        state, written = self._ledger.commit(name, decide)
+        with Lease(self.store) as lease:
+            if same is None:  # else the log keeps what it refers to
+                lease.cover(manifest.digests)
+            put()
+            state, written = self._ledger.commit(name, decide)
+            lease.settle(put)
         return self._version(state, _same(state, manifest) or manifest.digest, written)
 
     def resolve(self, reference: str) -> Version:
@@ -139,7 +142,7 @@ class Registry:
         """
         version = self._usable(reference)
         target = target.absolute()
-        fetched = not _occupied(target) and fetch(self.store, version.manifest, target)
+        fetched = not occupied(target) and fetch(self.store, version.manifest, target, self._cache())
         if not fetched and not (target.is_dir() and same_files(target, version.manifest, contents=True)):
             raise RegistryError(
                 f"{target} exists and is not {version.reference}; choose a directory that does not exist, "
@@ -151,10 +154,12 @@ class Registry:
         """A directory with the files of a version, read-only, in the user's cache; fetched and verified once."""
         version = self._usable(reference)
         target = cache_directory() / "versions" / version.digest
-        if _occupied(target) and not same_files(target, version.manifest, contents=False):
+        if occupied(target) and not same_files(target, version.manifest, contents=False):
             shutil.rmtree(target)
-        if not _occupied(target):
-            fetch(self.store, version.manifest, target, mode=0o444)
+        if not occupied(target):
+            cache = self._cache()
+            cache.put(version.digest, version.manifest.to_bytes())  # for `repair`
+            fetch(self.store, version.manifest, target, cache, shared=True)
         return target
 
     def set_alias(self, name: str, alias: str, reference: str, reason: str) -> Version:
@@ -177,17 +182,28 @@ class Registry:
             judge: what the rules say against a champion (None where the alias points nowhere), or an error where they
                 refuse. It is asked again where another writer was quicker and the champion is another one by then.
         """
+        found: dict[str, bytes] = {}  # evidence by its digest
 
-        def decide(state: State) -> Change | None:
-            champion = state.target(alias)
-            if champion == challenger.digest:
-                return None
-            decision, evidence = judge(None if champion is None else self._version(state, champion))
-            if evidence is not None and decision.evidence is not None:
-                self.store.put_once(blob_key(decision.evidence), evidence, decision.evidence)
-            return change("promote", challenger.digest, alias, reason, decision=decision)
+        def put() -> None:
+            for digest, evidence in found.items():
+                self.store.put_once(blob_key(digest), evidence, digest)
 
-        return self._move(challenger.name, alias, decide)
+        with Lease(self.store) as lease:
+
+            def decide(state: State) -> Change | None:
+                champion = state.target(alias)
+                if champion == challenger.digest:
+                    return None
+                decision, evidence = judge(None if champion is None else self._version(state, champion))
+                if evidence is not None and decision.evidence is not None:
+                    found[decision.evidence] = evidence
+                    lease.cover(found)
+                    put()
+                return change("promote", challenger.digest, alias, reason, decision=decision)
+
+            version = self._move(challenger.name, alias, decide)
+            lease.settle(put)
+        return version
 
     def read(self, version: Version, path: str, limit: int = READABLE) -> bytes:
         """One file of a version, verified, in memory.
@@ -257,25 +273,19 @@ class Registry:
         Raises:
             RegistryError: a line for each thing that is lost or changed.
         """
-        state = self._ledger.reread(name)
-        damage: list[str] = []
-        blobs: dict[Content, str] = {}  # equal blobs are read once, under the first path that has them
-        for number, digest in enumerate(state.versions, start=1):
-            try:
-                for path, content in self._manifest(name, digest).files.items():
-                    blobs.setdefault(content, f"v{number}: {path}")
-            except RegistryError as error:
-                damage.append(f"v{number}: {error}")
-        for content, path in track(sorted(blobs.items(), key=lambda blob: blob[1]), f"verifying {name}"):
-            try:
-                check_blob(self.store, path, content)
-            except RegistryError as error:
-                damage.append(str(error))
-        if damage:
-            raise RegistryError(
-                f"{name} in {self.store.location} is damaged:\n" + "\n".join(f"  {it}" for it in damage)
-            )
-        return Verified(len(state.entries), len(state.versions), len(blobs), sum(content.size for content in blobs))
+        found = audit(self.store, self._ledger.reread(name))
+        if found.damage:
+            lines = "\n".join(f"  {each.message}" for each in found.damage)
+            raise RegistryError(f"{name} in {self.store.location} is damaged:\n{lines}")
+        return found
+
+    def repair(self, name: str, places: Iterable[Path]) -> Repaired:
+        """Put back what `verify` finds lost or changed, from the cache and from copies below `places`."""
+        cache = cache_directory()
+        return repair(self.store, self._ledger.reread(name), [*places, *([cache] if cache.is_dir() else [])])
+
+    def _cache(self) -> BlobCache:
+        return BlobCache(cache_directory() / "blobs")
 
     def _usable(self, reference: str) -> Version:
         """What `resolve` finds, signed as is asked for."""
@@ -286,22 +296,6 @@ class Registry:
     def _check_signed(self, name: str, manifest: str) -> None:
         for policy in self._trust:
             policy.check(self.store, name, manifest)
-
-    def _put(self, manifest: Manifest, files: Mapping[str, Path]) -> None:
-        """Blobs and manifest: what an entry refers to is there before the entry."""
-        body = manifest.to_bytes()
-        if len(body) > LIMIT:
-            raise RegistryError(
-                f"the manifest of {manifest.name} has {len(body)} bytes, expected at most {LIMIT}; shorten its lineage"
-            )
-        self._put_blobs(manifest.files, files, f"publishing {manifest.name}")
-        self.store.put_once(manifest_key(manifest.digest), body, manifest.digest)
-        self._manifest(manifest.name, manifest.digest)
-
-    def _put_blobs(self, contents: Mapping[str, Content], files: Mapping[str, Path], what: str) -> None:
-        for path, content in track(sorted(contents.items()), what):
-            if not self.store.put_once(blob_key(content.sha256), files[path], content.sha256):
-                check_blob(self.store, path, content)  # no version is made of blobs that were damaged before
 
     def _move(self, name: str, alias: str, decide: Callable[[State], Change | None]) -> Version:
         def signed(state: State) -> Change | None:
@@ -319,15 +313,7 @@ class Registry:
         return Version(state.name, state.number(digest), digest, manifest, state.aliases_of(digest), entry, written)
 
     def _manifest(self, name: str, digest: str) -> Manifest:
-        key = manifest_key(digest)
-        origin = f"{key} of {self.store.location}"
-        try:
-            manifest = parse_manifest(self.store.read(key, LIMIT + 1), digest, origin)
-        except FileNotFoundError:
-            raise RegistryError(f"{origin} is lost; {REMEDY}") from None
-        if manifest.name != name:
-            raise RegistryError(f"{origin} is of {manifest.name}, expected of {name}; restore log/{name}/ from a copy")
-        return manifest
+        return read_manifest(self.store, name, digest)
 
 
 def _same(state: State, manifest: Manifest) -> str | None:
@@ -341,8 +327,3 @@ def _refuse_guarded(state: State, alias: str | None) -> None:
             f"{state.name}@{alias} was promoted by rules, so nothing else moves it: use `mixdpo promote` (--force "
             "overrides the rules) or `mixdpo rollback`, or name another alias"
         )
-
-
-def _occupied(path: Path) -> bool:
-    """Whether something is at `path` that a fetched directory must not replace (an empty directory may be)."""
-    return path.exists() and not (path.is_dir() and not any(path.iterdir()))

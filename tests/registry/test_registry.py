@@ -172,8 +172,8 @@ def test_a_damaged_blob_is_never_delivered_and_can_be_put_back(
     blob = location / "blobs" / "sha256" / version.manifest.files[path].sha256
     overwrite(blob, damage(blob.read_bytes()))
     message = (
-        rf"^{path} was changed: {fault} in blobs/sha256/{blob.name} of {re.escape(str(location))}; restore that blob "
-        "from a copy, or delete it and register the same files again, which puts it back$"
+        rf"^{path} was changed: {fault} in blobs/sha256/{blob.name} of {re.escape(str(location))}; `mixdpo repair NAME "
+        "--from DIRECTORY` puts it back from a copy, such as the directory that was registered$"
     )
     for fetch in (lambda: registry.pull("reviews", tmp_path / "target"), lambda: registry.materialise("reviews")):
         with pytest.raises(RegistryError, match=message):
@@ -185,7 +185,7 @@ def test_a_damaged_blob_is_never_delivered_and_can_be_put_back(
     with pytest.raises(RegistryError, match=f"{path} was changed: {fault}"):
         publish(1)
     blob.unlink()
-    with pytest.raises(RegistryError, match=rf"^{path} is lost: .* has no blobs/sha256/{blob.name}; restore"):
+    with pytest.raises(RegistryError, match=rf"^{path} is lost: .* has no blobs/sha256/{blob.name}; `mixdpo repair"):
         registry.pull("reviews", tmp_path / "target")
     assert not publish(1).created
     registry.pull("reviews", tmp_path / "target")
@@ -215,7 +215,7 @@ def test_a_changed_or_lost_manifest_is_refused(
     overwrite(manifest, body)
     registry.resolve("reviews")
     manifest.unlink()
-    with pytest.raises(RegistryError, match=rf"^manifests/sha256/{version.digest}\.json of .* is lost; restore"):
+    with pytest.raises(RegistryError, match=rf"^manifests/sha256/{version.digest}\.json of .* is lost; `mixdpo repair"):
         registry.resolve("reviews")
     publish(1)
     registry.resolve("reviews")
