@@ -51,5 +51,5 @@ def _keep_large_buffers() -> None:
         return  # another C library: slower, not wrong
     trim_threshold, top_pad, mmap_threshold = -1, -2, -3
     mallopt(mmap_threshold, 1 << 30)
-    mallopt(trim_threshold, 1 << 30)
+    mallopt(trim_threshold, (1 << 31) - 1)  # the largest that it takes; gradients of a few heads are more than 1 GiB
     mallopt(top_pad, 64 << 20)

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mixdpo.errors import ModelError
-from mixdpo.policy.head_logps import KEPT_BYTES
-from mixdpo.policy.heads import Heads
+from mixdpo.policy.heads import Heads, kept_bytes
 from mixdpo.policy.layout import Layout
 from mixdpo.policy.lora import adapters, perturb_adapters
 from mixdpo.policy.packing import fuse_activations, trunk_states
@@ -53,9 +52,9 @@ class SharedTrunk(nn.Module):
             states_CD: `completion_states(batch)` where they are known; None: the trunk computes them.
         """
         hidden_CD = self.completion_states(batch) if states_CD is None else states_CD
-        kept_bytes = KEPT_BYTES * tile_tokens // max(tile_tokens, len(hidden_CD))
+        kept = kept_bytes(self.heads, len(hidden_CD)) * tile_tokens // max(tile_tokens, len(hidden_CD))
         tiles = zip(hidden_CD.split(tile_tokens), batch.target.split(tile_tokens), strict=True)
-        token_logps_CK = torch.cat([self.heads.logps(hidden, target, kept_bytes) for hidden, target in tiles])
+        token_logps_CK = torch.cat([self.heads.logps(hidden, target, kept) for hidden, target in tiles])
         return token_logps_CK.new_zeros(batch.rows, self.experts).index_add(0, batch.row, token_logps_CK)
 
     def completion_states(self, batch: TokenBatch, recompute: bool = False) -> Tensor:
