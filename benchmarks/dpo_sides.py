@@ -146,8 +146,16 @@ def tokens_of(case: Case) -> list[int]:
     return [sum(map(len, pairs.rows(places))) for places in batches_of(case, pairs)]
 
 
-def our_step(case: Case) -> tuple[Callable[[int], float], int]:
-    """A step of `training.run.Run`, and bytes of weights, gradients and moments."""
+class Side(NamedTuple):
+    """One trainer."""
+
+    step: Callable[[int], float]  # does the step of this number, gives its loss
+    state: int  # bytes of weights, gradients and moments
+    estimate: int  # bytes that it expects to need beside these, 0 where it has no opinion
+
+
+def our_step(case: Case) -> Side:
+    """A step of `training.run.Run`."""
     compute = prepare_compute(Device(device=case.device, dtype=_name(case.dtype), threads=case.threads))
     model, pairs = new_model(case), pairs_of(case)
     rank = RANK if case.head == "lowrank" else None
@@ -185,10 +193,11 @@ def our_step(case: Case) -> tuple[Callable[[int], float], int]:
     mixture = Mixture(experts, PriorWeights.uniform(case.experts), Likelihood.of(policy, settings))
     run = Run(mixture, pairs, pairs, Setup(settings, policy, 0, compute.device, compute.precision), None)
     assert run.batches == batches_of(case, pairs)
-    return lambda step: run.step(step)["loss"], _state_bytes(mixture)
+    estimate = max(map(run.passes.fit.whole, run.batches))
+    return Side(lambda step: run.step(step)["loss"], _state_bytes(mixture), estimate)
 
 
-def trl_step(case: Case) -> tuple[Callable[[int], float], int]:
+def trl_step(case: Case) -> Side:
     """The same step by TRL's trainer: its loss, metrics, clipping and our AdamW (its default: fused)."""
     import datasets
     from trl import DPOConfig, DPOTrainer
@@ -255,16 +264,16 @@ def trl_step(case: Case) -> tuple[Callable[[int], float], int]:
         optimizer.zero_grad(set_to_none=True)
         return loss.item()
 
-    return step, _state_bytes(model)
+    return Side(step, _state_bytes(model), 0)
 
 
 def serve(pipe: Connection, side: str, case: Case) -> None:
-    """Do the steps that the other end asks for by number; on None, answer with the peak memory and end.
+    """Do the steps that the other end asks for by number; on None, answer with peak memory, measured and estimated.
 
     Peak memory, in MB: above the process without model, less weights, gradients and AdamW's moments.
     """
     base = _status("VmRSS") if case.device == "cpu" else 0.0
-    step, state = (our_step if side == "ours" else trl_step)(case)
+    step, state, estimate = (our_step if side == "ours" else trl_step)(case)
     while (number := pipe.recv()) is not None:
         if number == 1:  # what came before was preparation
             _forget_peak(case.device)
@@ -276,7 +285,7 @@ def serve(pipe: Connection, side: str, case: Case) -> None:
         seconds = time.perf_counter() - wall, time.process_time() - cpu
         pipe.send(Measured(*seconds, loss, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults))
     peak = _status("VmHWM") if case.device == "cpu" else torch.cuda.max_memory_allocated() / 1e6
-    pipe.send(peak - base - state / 1e6)
+    pipe.send((peak - base - state / 1e6, estimate / 1e6))
 
 
 def _state_bytes(module: torch.nn.Module) -> int:

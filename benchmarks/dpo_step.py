@@ -98,8 +98,9 @@ def compare(case: Case, clock: str) -> dict[str, Any]:
         "floor_s_per_step": floor_seconds(case, clock),
         "ours_tokens_per_s": tokens / statistics.mean(ours),
         "trl_tokens_per_s": tokens / statistics.mean(theirs),
-        "ours_peak_mb": peaks["ours"],
-        "trl_peak_mb": peaks["trl"],
+        "ours_peak_mb": peaks["ours"][0],
+        "ours_estimate_mb": peaks["ours"][1],
+        "trl_peak_mb": peaks["trl"][0],
         "ours_faults": statistics.median(one.faults for one in measured["ours"][1:]),
         "trl_faults": statistics.median(one.faults for one in measured["trl"][1:]),
         # one full expert is what TRL trains: the losses stay equal from step to step
@@ -109,7 +110,7 @@ def compare(case: Case, clock: str) -> dict[str, Any]:
 
 HEADER = (
     f"{'experts':>7} {'head':<8} {'q':<10} {'ours s':>8} {'TRL s':>8} {'ratio':>6} {'× floor':>8} {'tokens/s':>9} "
-    f"{'ours MB':>8} {'TRL MB':>8} {'faults':>8} {'TRL':>8} {'|Δloss|':>8}"
+    f"{'ours MB':>8} {'expected':>8} {'TRL MB':>8} {'faults':>8} {'TRL':>8} {'|Δloss|':>8}"
 )
 
 
@@ -118,8 +119,8 @@ def _line(row: dict[str, Any]) -> str:
     return (
         f"{row['experts']:>7} {row['head']:<8} {row['responsibilities']:<10} {row['ours_s_per_step']:>8.3f} "
         f"{row['trl_s_per_step']:>8.3f} {row['ratio']:>6.2f} {row['ours_s_per_step'] / row['floor_s_per_step']:>8.1f} "
-        f"{row['ours_tokens_per_s']:>9.0f} {row['ours_peak_mb']:>8.0f} {row['trl_peak_mb']:>8.0f} "
-        f"{row['ours_faults']:>8.0f} {row['trl_faults']:>8.0f} {apart:>8}"
+        f"{row['ours_tokens_per_s']:>9.0f} {row['ours_peak_mb']:>8.0f} {row['ours_estimate_mb']:>8.0f} "
+        f"{row['trl_peak_mb']:>8.0f} {row['ours_faults']:>8.0f} {row['trl_faults']:>8.0f} {apart:>8}"
     )
 
 
@@ -151,9 +152,8 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     if not as_json:
-        click.echo(
-            f"size {size}, {dtype}, {trunk} trunk, prompts of {prompt}, {device}, {torch.get_num_threads()} threads, {clock} time"
-        )
+        kind = f"size {size}, {dtype}, {trunk} trunk, prompts of {prompt} tokens, {device}"
+        click.echo(f"{kind}, {torch.get_num_threads()} threads, {clock} time")
         click.echo(HEADER)
     for count in map(int, experts.split(",")):
         for kind in head.split(","):

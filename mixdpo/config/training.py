@@ -19,3 +19,6 @@ class Training(Section):
     max_tokens: Count  # of prompt and completion; a longer pair is refused
     evaluate_every: Count  # steps between looks at the validation pairs
     checkpoint_every: Count  # steps
+    # the most that a step may take, weights, gradients and moments included; null: what the device has. Steps that
+    # would take more run layers twice or go in pieces, which changes nothing but time
+    memory_gib: Positive | None = None

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mixdpo.errors import ModelError
-from mixdpo.policy.heads import Heads, kept_bytes
+from mixdpo.policy.head_logps import KEPT_BYTES
+from mixdpo.policy.heads import Heads
 from mixdpo.policy.layout import Layout
 from mixdpo.policy.lora import adapters, perturb_adapters
 from mixdpo.policy.packing import fuse_activations, trunk_states
@@ -43,16 +44,23 @@ class SharedTrunk(nn.Module):
         """How many positions the model reads, where its configuration says so."""
         return context_of(self.trunk)
 
-    def forward(self, batch: TokenBatch, tile_tokens: int = 4096, states_CD: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        batch: TokenBatch,
+        tile_tokens: int = 4096,
+        states_CD: Tensor | None = None,
+        recompute: bool = False,
+    ) -> Tensor:
         """log π_k(y|x) of every row under every expert: (rows, experts), float32, nats.
 
         Only completion positions go under the heads, `tile_tokens` of them at a time.
 
         Args:
             states_CD: `completion_states(batch)` where they are known; None: the trunk computes them.
+            recompute: keep less for the backward pass, which runs layers of the trunk again.
         """
-        hidden_CD = self.completion_states(batch) if states_CD is None else states_CD
-        kept = kept_bytes(self.heads, len(hidden_CD)) * tile_tokens // max(tile_tokens, len(hidden_CD))
+        hidden_CD = self.completion_states(batch, recompute) if states_CD is None else states_CD
+        kept = self._room(len(hidden_CD)) * tile_tokens // max(tile_tokens, len(hidden_CD))
         tiles = zip(hidden_CD.split(tile_tokens), batch.target.split(tile_tokens), strict=True)
         token_logps_CK = torch.cat([self.heads.logps(hidden, target, kept) for hidden, target in tiles])
         return token_logps_CK.new_zeros(batch.rows, self.experts).index_add(0, batch.row, token_logps_CK)
@@ -61,6 +69,15 @@ class SharedTrunk(nn.Module):
         """Trunk states that predict the completion tokens: (completion tokens, width)."""
         states = trunk_states(self.trunk, batch.input_ids, batch.layout, recompute)
         return states[batch.layout.places.to(states.device)[batch.row, batch.position]]
+
+    def _room(self, tokens: int) -> int:
+        """Bytes that logits may take until the way back: one head's, whatever K, and the gradients' of the trunk.
+
+        Those come when the heads are done, so that the peak is no higher.
+        """
+        to_come: int = sum(each.nbytes for each in self.trunk.parameters() if each.requires_grad and each.grad is None)
+        one_head = 4 * tokens * self.heads.vocabulary
+        return min(KEPT_BYTES, one_head) + to_come
 
     def prompt_features(self, batch: TokenBatch) -> Tensor:
         """What a gate sees of each row: its mean word embedding and mean last state (rows, 2·width), float32.
@@ -83,6 +100,10 @@ class SharedTrunk(nn.Module):
         """(the trunk that runs expert k, its head there) for k = 0 … K−1."""
         for head in range(self.experts):
             yield self, head
+
+    def parts(self) -> Iterator[tuple[SharedTrunk, slice]]:
+        """Each model once, and the columns of the log-probs that are its own."""
+        yield self, slice(0, self.experts)
 
     def copy_expert(self, source: int, target: int) -> None:
         """Make expert `target` equal to expert `source`, in place."""
@@ -146,6 +167,11 @@ class IndependentExperts(nn.Module):
         for member in self.members:
             assert isinstance(member, SharedTrunk)
             yield member, 0
+
+    def parts(self) -> Iterator[tuple[SharedTrunk, slice]]:
+        """Each model once, and the columns of the log-probs that are its own."""
+        for expert, (member, _) in enumerate(self.models()):
+            yield member, slice(expert, expert + 1)
 
     @torch.no_grad()
     def copy_expert(self, source: int, target: int) -> None:

@@ -145,15 +145,6 @@ class LowRankHeads(nn.Module):
 Heads = LinearHeads | LowRankHeads
 
 
-def kept_bytes(heads: Heads, tokens: int) -> int:
-    """What heads may keep of so many tokens for the backward pass: one head's logits, whatever their number.
-
-    And as much as their gradients, which the same pass makes of it.
-    """
-    gradients = sum(parameter.nbytes for parameter in heads.parameters() if parameter.requires_grad)
-    return min(KEPT_BYTES, 4 * tokens * heads.vocabulary) + gradients
-
-
 def _as_product(hidden: Tensor, weight: Tensor) -> Tensor:
     """States in the type that a product with this weight is done in: autocast's, or the weight's own."""
     kind = hidden.device.type

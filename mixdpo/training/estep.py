@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mixdpo.config.policy import Policy
 
 NOT_GIVEN = -1
+# share of pairs and experts without responsibility from which on fewer are expected to have some
+SPARSE = 0.5
 
 
 class Assigned(NamedTuple):
@@ -45,12 +47,13 @@ class EStep(nn.Module):
     sizes: Tensor  # (annotators,) how many pairs each has
     evidence: Tensor | None
     given: Tensor
+    skipped: Tensor  # () share of pairs and experts without responsibility at the last step
 
     def __init__(
         self, policy: Policy, tempering: Tempering, pairs: PreferencePairs, experts: int, batch_pairs: int, seed: int
     ) -> None:
         super().__init__()
-        self.policy, self.tempering, self.seed = policy, tempering, seed
+        self.policy, self.tempering, self.experts, self.seed = policy, tempering, experts, seed
         self.handed: Tensor | None = None
         self.handed_until = 0
         self.by_annotator = policy.latent == "annotator"
@@ -61,6 +64,7 @@ class EStep(nn.Module):
         self.register_buffer("evidence", torch.zeros(len(sizes), experts) if carries else None)
         units = len(sizes) if self.by_annotator else len(pairs)
         self.register_buffer("given", _given(policy, units, experts, pairs, seed), persistent=False)
+        self.register_buffer("skipped", torch.tensor(0.0))
         self.given_steps = policy.symmetry.steps if policy.symmetry.kind == "partition" else None
 
     def go_on(self, given: Tensor | None, until: int) -> None:
@@ -73,6 +77,14 @@ class EStep(nn.Module):
             self.given.fill_(NOT_GIVEN)
         self.handed, self.handed_until = given, until
 
+    def expected(self, step: int, places: list[int]) -> Tensor:
+        """Which experts may well be responsible, before log-probs are known: (pairs, experts).
+
+        All, or none where most had no responsibility at the last step: then it pays to find out first.
+        """
+        given = self._given_rows(step, self._units(places), self.experts) > 0
+        return torch.where(given.any(dim=-1, keepdim=True), given, self.skipped < SPARSE)
+
     @torch.no_grad()
     def forward(self, step: int, places: list[int], logits: Tensor, log_weights: Tensor) -> Assigned:
         """E-step of one batch.
@@ -81,9 +93,7 @@ class EStep(nn.Module):
             logits: (pairs, experts): margins after label noise (`Likelihood.logits`).
             log_weights: (pairs, experts), normalised.
         """
-        index = torch.tensor(places, device=logits.device)
-        units = self.annotators[index] if self.by_annotator else index
-        joint, member, unit = self._joint(units, logits.float(), log_weights.float())
+        joint, member, unit = self._joint(self._units(places), logits.float(), log_weights.float())
         temperature = anneal(step, self.tempering.start, 1.0, self.tempering.steps, self.tempering.shape)
         beliefs = torch.softmax(joint / temperature, dim=-1)
         sparsity, dropped = self.policy.sparsity, 0.0
@@ -104,6 +114,10 @@ class EStep(nn.Module):
             # where the top by weight holds nothing of q, q stays: there is nothing to renormalise
             q = torch.where(mass.sum(dim=-1, keepdim=True) > 0, mass / mass.sum(dim=-1, keepdim=True), q)
         return Assigned(q[member], beliefs[member], beliefs, member, dropped)
+
+    def _units(self, places: list[int]) -> Tensor:
+        index = torch.tensor(places, device=self.annotators.device)
+        return self.annotators[index] if self.by_annotator else index
 
     def _joint(self, units: Tensor, logits: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log w + log-likelihood of each unit (units, experts), the unit row of each pair, the units' codes."""

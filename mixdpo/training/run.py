@@ -16,6 +16,7 @@ from mixdpo.errors import TrainingError
 from mixdpo.training.batching import epoch_batches
 from mixdpo.training.estep import EStep
 from mixdpo.training.figures import step_figures
+from mixdpo.training.fit import Fit
 from mixdpo.training.freezing import Frozen, perturb_others
 from mixdpo.training.health import Finding, diagnose
 from mixdpo.training.mixture import Mixture, weigh
@@ -125,7 +126,11 @@ class Run:
         self.batches = list(itertools.islice(batches, steps))
         rows = train.rows(sorted({place for batch in self.batches for place in batch}))
         states = frozen_states(mixture.experts, rows, setup.device, setup.precision)
-        self.passes = Passes(mixture.experts, train, settings.tile_tokens, setup.device, setup.precision, states)
+        fit = Fit(
+            mixture.experts, train, setup.device, setup.precision, settings.memory_gib, states_known=states is not None
+        )
+        fit.tell(self.batches)
+        self.passes = Passes(mixture.experts, train, fit, settings.tile_tokens, setup.device, setup.precision, states)
 
     def step(self, step: int) -> Row:
         """One optimiser step on one batch; returns its figures."""
@@ -133,7 +138,7 @@ class Run:
         setup, mixture, policy = self.setup, self.mixture, self.setup.policy
         set_learning_rate(self.optimizer, step, len(self.batches), setup.settings.warmup)
         self.optimizer.zero_grad(set_to_none=True)
-        logps = self.passes.forward(places)
+        logps = self.passes.forward(places, self.estep.expected(self.done + step, places))
         result = weigh(mixture, self.train, places, logps)
         logits = mixture.likelihood.logits(result.margins)
         assigned = self.estep(self.done + step, places, logits.detach(), result.log_weights.detach())
@@ -142,6 +147,7 @@ class Run:
         loss, log = m_step_loss(result, logits, assigned, mixture, policy, self.done + step)
         if not math.isfinite(log["loss"]):
             self._refuse("loss", step, places, result.margins)
+        self.estep.skipped.fill_(log["skipped"])
         loss.backward()  # as far as the log-probs, and into the gate
         assert logps.grad is not None
         self.passes.backward(logps.grad)
