@@ -70,6 +70,11 @@ class Layout:
     def reference(self) -> Path:
         return self.data / "reference"
 
+    @property
+    def reference_stores(self) -> Path:
+        """Untracked: log-probs and prompt features of frozen models, by content; later runs find them."""
+        return self.root / ".mixdpo" / "reference"
+
     # stage train NAME
     def policy(self, name: str) -> Path:
         return self.data / "policies" / name

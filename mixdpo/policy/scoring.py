@@ -1,18 +1,19 @@
-"""Many rows under some models, outside training: longest first, in batches of a bounded number of tokens.
+"""Many rows under some models, outside training: in batches of a bounded number of tokens, longest first.
 
-Annotators compare the same texts and share prompts, so each different row is run once.
+Annotators compare the same texts and share prompts: each different row is run once, and rows of one prompt stand side
+by side, so that it runs once for all of them in a batch (policy/layout.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from mixdpo.errors import DataError
 from mixdpo.policy.experts import Experts
-from mixdpo.policy.tokens import TokenBatch, TokenRow, length_sorted_batches, pad, refuse_longer
+from mixdpo.policy.tokens import TokenBatch, TokenRow, pad, refuse_longer
 
 # padded tokens of one forward pass
 BATCH_TOKENS = 8192
@@ -46,8 +47,29 @@ def _in_batches(
     different = [TokenRow(list(prompt), list(completion)) for prompt, completion in number]
     order, parts = [], []
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
-        for places in length_sorted_batches([len(row) for row in different], BATCH_TOKENS):
+        for places in prompt_batches(different, BATCH_TOKENS):
             order += places
             parts.append(run(pad([different[place] for place in places], device)))
     results = torch.cat(parts)[torch.tensor(order, device=device).argsort()]
     return results[torch.tensor([number[key] for key in keys], device=device)]
+
+
+def prompt_batches(rows: Sequence[TokenRow], tokens: int) -> Iterator[list[int]]:
+    """Places of rows, those of one prompt together, in batches of at most `tokens` padded tokens (one row at least).
+
+    Prompts come in the order of their longest rows, so that little is padded where a model needs padding.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for place in sorted(range(len(rows)), key=lambda place: (-len(rows[place]), place)):
+        groups.setdefault(tuple(rows[place].prompt), []).append(place)
+    batch: list[int] = []
+    width = 0
+    for group in groups.values():
+        for place in group:
+            width = max(width, len(rows[place]))
+            if batch and (len(batch) + 1) * width > tokens:
+                yield batch
+                batch, width = [], len(rows[place])
+            batch.append(place)
+    if batch:
+        yield batch

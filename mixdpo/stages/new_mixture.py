@@ -19,7 +19,7 @@ from mixdpo.policy.loading import experts_of, frozen_reference, load_causal_lm, 
 from mixdpo.policy.weighting import new_weighting
 from mixdpo.stages.own_references import OwnReferences, reference_sources
 from mixdpo.stages.start import start_from
-from mixdpo.stages.training_pairs import load_context
+from mixdpo.stages.training_pairs import TrainingPairs
 from mixdpo.training import Mixture
 
 
@@ -31,7 +31,7 @@ class NewMixture(NamedTuple):
     started: int  # how many experts, the first ones, are trained already
 
 
-def new_mixture(params: Params, layout: Layout, policy: Policy, compute: Compute) -> NewMixture:
+def new_mixture(params: Params, layout: Layout, policy: Policy, compute: Compute, pairs: TrainingPairs) -> NewMixture:
     """Experts equal to their reference, weights that favour nobody, or both as `start` gives them.
 
     Raises:
@@ -42,13 +42,12 @@ def new_mixture(params: Params, layout: Layout, policy: Policy, compute: Compute
     architecture = policy.architecture.model_dump(mode="json")
     likelihood = Likelihood.of(policy, params.training)
     if policy.references is not None:
-        own = OwnReferences(reference_sources(params, layout, policy), tokenizer, compute)
-        context = load_context(params, layout, "train", own)
-        weighting = new_weighting(policy.weights, policy.experts, context, generator)
+        own = OwnReferences(reference_sources(params, layout, policy), tokenizer, compute, layout.reference_stores)
+        weighting = new_weighting(policy.weights, policy.experts, pairs.context("train", own), generator)
         return NewMixture(Mixture(experts_of(own.models), weighting, likelihood), own.models, tokenizer, own, 0)
     reference = frozen_reference(copy.deepcopy(model))
     experts = new_experts(model, policy.experts, architecture, generator)
-    weighting = new_weighting(policy.weights, policy.experts, load_context(params, layout, "train"), generator)
+    weighting = new_weighting(policy.weights, policy.experts, pairs.context("train"), generator)
     started = 0
     if policy.start:
         started = start_from(policy, experts, weighting, Base(reference, tokenizer, architecture), params, layout)

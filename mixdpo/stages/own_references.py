@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mixdpo.compute import Compute
 from mixdpo.config import Params
 from mixdpo.config.policy import Policy
+from mixdpo.files import directory_digest
 from mixdpo.layout import Layout
 from mixdpo.policy.experts import Experts
 from mixdpo.policy.loading import reference_models
-from mixdpo.policy.scoring import prompt_features, score_rows
-from mixdpo.policy.tokens import TokenRow, encode_prompts
-from mixdpo.training.pairs import PreferencePairs
+from mixdpo.reference.frozen import Completion, Frozen, FrozenScores
 
 
 def reference_sources(params: Params, layout: Layout, policy: Policy) -> list[Path]:
@@ -26,28 +27,36 @@ def reference_sources(params: Params, layout: Layout, policy: Policy) -> list[Pa
 
 
 class OwnReferences:
-    """One frozen reference an expert.
+    """One frozen reference an expert. Texts that one has scored in an earlier run are not scored again.
 
     Attributes:
         models: in the order of the experts.
+        digests: of their directories.
     """
 
     models: Experts
+    digests: list[str]
 
-    def __init__(self, sources: Sequence[Path], tokenizer: PreTrainedTokenizerBase, compute: Compute) -> None:
+    def __init__(
+        self, sources: Sequence[Path], tokenizer: PreTrainedTokenizerBase, compute: Compute, stores: Path
+    ) -> None:
         self.models = reference_models(sources, tokenizer).to(compute.device)
-        self._tokenizer, self._precision = tokenizer, compute.precision
+        self.digests = [directory_digest(source) for source in sources]
+        self._scores = {
+            content: FrozenScores(f"reference {source}", content, partial(Frozen, model, tokenizer), compute, stores)
+            for source, content, (model, _) in zip(sources, self.digests, self.models.models(), strict=True)
+        }
 
     def features(self, prompts: Sequence[str]) -> Tensor:
         """What a gate sees of prompts, under the first reference, as in serving: (prompts, 2·width)."""
-        rows = [TokenRow(ids, []) for ids in encode_prompts(self._tokenizer, prompts)]
-        return prompt_features(self.models, rows, self._precision).cpu().clone()
+        return torch.from_numpy(self._scores[self.digests[0]].features(prompts))
 
-    def scored(self, pairs: PreferencePairs) -> PreferencePairs:
-        """The same pairs with log-probs under each expert's own reference: (pairs, experts)."""
-        chosen, rejected = (
-            # a copy, because what inference mode makes cannot take part in training
-            score_rows(self.models, rows, self._precision).cpu().clone()
-            for rows in (pairs.chosen, pairs.rejected)
-        )
-        return dataclasses.replace(pairs, chosen_reference=chosen, rejected_reference=rejected)
+    def logps(self, completions: Sequence[Completion]) -> Tensor:
+        """log ρ_k(y|x) under each expert's own reference, nats: (completions, experts)."""
+        each = {content: scores.logps(completions) for content, scores in self._scores.items()}
+        return torch.from_numpy(np.stack([each[content] for content in self.digests], axis=1))
+
+    def tidy(self) -> None:
+        """See `FrozenScores.tidy`."""
+        for scores in self._scores.values():
+            scores.tidy()

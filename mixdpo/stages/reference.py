@@ -1,82 +1,91 @@
 """`mixdpo reference`: log-probs and prompt features under the frozen SFT policy, computed once.
 
 data/reference/
-    logps.parquet         pair_id, chosen_logp, rejected_logp (nats)
-    features.safetensors  `features` (prompts, width), rows named by prompts.parquet
-    prompts.parquet       prompt_id in the order of the feature rows
-    key.json              digests of what this was computed from; a reader refuses another key
+    logps.parquet      a different completion a row: `key`, digest of its content, and `values`, its log-prob (nats)
+    features.parquet   a different prompt a row: `key`, and `values`, its features
+    key.json           digests of what this was computed with; a reader refuses another key
+
+What an earlier run has computed with the same model, precision and code is not computed again (mixdpo/reference).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-from safetensors.torch import save_file
 
-from mixdpo.compute import prepare_compute
+from mixdpo.compute import Compute, prepare_compute
 from mixdpo.config import Params
-from mixdpo.data.schema import PREFERENCES, read_table, write_table
+from mixdpo.engine import FileShards
 from mixdpo.errors import DataError
-from mixdpo.files import directory_digest, file_digest, replacing, write_json
+from mixdpo.files import directory_digest, replacing, write_json
 from mixdpo.layout import Layout
-from mixdpo.policy import MixturePolicy
+from mixdpo.policy.loading import frozen_reference, load_causal_lm
+from mixdpo.reference.frozen import Completion, Frozen, FrozenScores
 
-LOGPS = pa.schema([("pair_id", pa.string()), ("chosen_logp", pa.float64()), ("rejected_logp", pa.float64())])
-PROMPTS = pa.schema([("prompt_id", pa.string())])
+PAIRS = pa.schema(
+    [(name, pa.string()) for name in ("prompt", "chosen", "rejected")]
+    + [(name, pa.bool_()) for name in ("chosen_finished", "rejected_finished")]
+)
+LOGPS, FEATURES, KEY = "logps.parquet", "features.parquet", "key.json"
+
+SHARD = 1 << 16  # pairs
 
 
 def cache_key(params: Params, layout: Layout) -> dict[str, Any]:
-    """What the cache depends on: data, weights, precision."""
-    return {
-        "schema": 1,
-        "preferences": file_digest(layout.validated("preferences")),
-        "sft": directory_digest(layout.sft),
-        "dtype": params.compute.dtype,
-    }
+    """What a reader must find: form, weights, precision. That the texts are there, it sees by their keys."""
+    return {"schema": 2, "sft": directory_digest(layout.sft), "dtype": params.compute.dtype}
 
 
 def run(params: Params, layout: Layout) -> list[Path]:
-    """Score every different completion once, whoever compared it and however often."""
-    compute = prepare_compute(params.compute)
-    pairs = read_table(layout.validated("preferences"), PREFERENCES).to_pylist()
+    """Score every different completion once, whoever compared it and however often.
+
+    Raises:
+        DataError: there are no pairs, or a text is longer than the model reads.
+        ModelError: data/sft is no causal language model, or a log-prob is no finite number.
+    """
+    preferences = layout.validated("preferences")
+    pairs = FileShards(preferences, PAIRS, SHARD)
     if not pairs:
-        raise DataError(
-            f"{layout.validated('preferences')} has no pairs; loosen the stages before, then run them again"
-        )
-    policy = MixturePolicy.from_causal_lm(layout.sft).to(compute.device)
-    policy.precision = compute.precision
-    sides = [
-        [(pair["prompt"], pair[side], pair[f"{side}_finished"]) for pair in pairs] for side in ("chosen", "rejected")
-    ]
-    different = list(dict.fromkeys(sides[0] + sides[1]))
-    prompts, completions, finished = (list(column) for column in zip(*different, strict=True))
-    logp = dict(zip(different, policy.reference_logps(prompts, completions, finished).tolist(), strict=True))
-    texts = {pair["prompt_id"]: pair["prompt"] for pair in pairs}
-    features = policy.prompt_features(list(texts.values()))
+        raise DataError(f"{preferences} has no pairs; loosen the stages before, then run them again")
+    compute, key = prepare_compute(params.compute), cache_key(params, layout)
+    load = partial(_frozen, layout.sft, compute)
+    scores = FrozenScores("the SFT policy", key["sft"], load, compute, layout.reference_stores)
+    for shard in pairs:
+        scores.logps(list(_completions(shard)))
+        scores.features(shard["prompt"].unique().to_pylist())
+    logps, features = scores.asked()
     with replacing(layout.reference) as target:
         target.mkdir(parents=True)
-        write_table(
-            target / "logps.parquet",
-            [
-                {"pair_id": pair["pair_id"], "chosen_logp": logp[chosen], "rejected_logp": logp[rejected]}
-                for pair, chosen, rejected in zip(pairs, *sides, strict=True)
-            ],
-            LOGPS,
-        )
-        write_table(target / "prompts.parquet", [{"prompt_id": prompt_id} for prompt_id in texts], PROMPTS)
-        save_file({"features": features.cpu().contiguous()}, target / "features.safetensors")
-        write_json(target / "key.json", cache_key(params, layout))
-    values = list(logp.values())
+        logps.write(target / LOGPS)
+        features.write(target / FEATURES)
+        write_json(target / KEY, key)
+    scores.tidy()
     write_json(
         layout.metrics("reference"),
         {
             "schema": 1,
-            "pairs": len(pairs),
-            "different_completions": len(different),
-            "prompts": len(texts),
-            "mean_logp": sum(values) / len(values),
+            "pairs": pairs.rows,
+            "different_completions": len(logps),
+            "prompts": len(features),
+            "mean_logp": float(logps.values.mean(dtype=np.float64)),
         },
     )
     return [layout.reference, layout.metrics("reference")]
+
+
+def _frozen(directory: Path, compute: Compute) -> Frozen:
+    model, tokenizer = load_causal_lm(directory)
+    return Frozen(frozen_reference(model).to(compute.device), tokenizer)
+
+
+def _completions(pairs: pa.Table) -> Iterator[Completion]:
+    """Chosen and rejected of a pair after one another, so that their prompt runs once for both."""
+    for row in zip(*(column.to_pylist() for column in pairs.columns), strict=True):
+        prompt, chosen, rejected, chosen_finished, rejected_finished = row
+        yield Completion(prompt, chosen, chosen_finished)
+        yield Completion(prompt, rejected, rejected_finished)

@@ -12,14 +12,12 @@ from mixdpo.compute import prepare_compute
 from mixdpo.config import Params
 from mixdpo.config.policy import Policy
 from mixdpo.errors import ConfigError
-from mixdpo.files import code_digests, digest, directory_digest, write_json, write_text
+from mixdpo.files import code_digests, digest, write_json, write_text
 from mixdpo.layout import Layout
 from mixdpo.policy import MixturePolicy
 from mixdpo.stages.new_mixture import new_mixture
-from mixdpo.stages.own_references import reference_sources
-from mixdpo.stages.reference import cache_key
 from mixdpo.stages.start import start_digests
-from mixdpo.stages.training_pairs import load_pairs
+from mixdpo.stages.training_pairs import TrainingPairs
 from mixdpo.training import PreferencePairs, Setup, TrainingResult, train_mixture
 from mixdpo.training.growth import grow_mixture
 
@@ -33,10 +31,14 @@ def run(params: Params, layout: Layout, name: str) -> list[Path]:
         raise ConfigError(f"params.yaml has no policy {name!r}; it has {', '.join(params.policies)}")
     policy = params.policies[name]
     compute = prepare_compute(params.compute)
-    mixture, reference, tokenizer, own, started = new_mixture(params, layout, policy, compute)
-    train = load_pairs(params, layout, tokenizer, "train", mixture.weighting, _strangers(policy), own)
-    validation = load_pairs(params, layout, tokenizer, "validation", mixture.weighting, references=own)
-    work = layout.work(f"train-{name}", _key(params, layout, policy))
+    pairs = TrainingPairs(params, layout)
+    mixture, reference, tokenizer, own, started = new_mixture(params, layout, policy, compute, pairs)
+    train = pairs.pairs(tokenizer, "train", mixture.weighting, _strangers(policy), own)
+    validation = pairs.pairs(tokenizer, "validation", mixture.weighting, references=own)
+    if own is not None:
+        own.tidy()
+    data = [pairs.digests, own.digests if own is not None else []]
+    work = layout.work(f"train-{name}", _key(params, layout, policy, data))
     setup = Setup(params.training, policy, params.seed, *compute, started=started)
     fit = grow_mixture if policy.growth else train_mixture
     result = fit(mixture, train, validation, setup, checkpoint=work)
@@ -63,7 +65,7 @@ def _strangers(policy: Policy) -> float:
     return weights.annotators.unknown if weights.kind == "gate" and weights.annotators else 0.0
 
 
-def _key(params: Params, layout: Layout, policy: Policy) -> str:
+def _key(params: Params, layout: Layout, policy: Policy, data: list[Any]) -> str:
     """Digest of everything that the trained weights depend on: values, data, and the code that trains."""
     code = code_digests("objective", "policy", "training")
     return digest(
@@ -72,9 +74,8 @@ def _key(params: Params, layout: Layout, policy: Policy) -> str:
             params.training.model_dump(),
             params.seed,
             params.compute.model_dump(),
-            cache_key(params, layout),
+            data,
             start_digests(policy, params, layout),
-            [directory_digest(source) for source in reference_sources(params, layout, policy)],
             code,
         ]
     )

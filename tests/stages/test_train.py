@@ -159,9 +159,25 @@ def test_experts_start_from_and_are_measured_against_references_of_their_own(par
     mine = policy.prompt_features([row["prompt"] for row in rows if row["split"] == "train"])
     torch.testing.assert_close(policy.weighting.mean, mine.mean(dim=0), atol=1e-5, rtol=1e-4)
     # another reference is another run
-    before = train._key(changed, layout, changed.policies["moe"])
+    before = checkpoint_of(changed, layout)
+    assert checkpoint_of(changed, layout) == before
     save_file(weights, inputs / "reference-2" / "model.safetensors", metadata={"format": "pt"})
-    assert train._key(changed, layout, changed.policies["moe"]) != before
+    assert checkpoint_of(changed, layout) != before
+
+
+def checkpoint_of(params: Params, layout: Layout) -> Path:
+    """Where a training of `moe` looks for its checkpoint."""
+    asked: list[Path] = []
+
+    def interrupted(*_: Any, checkpoint: Path) -> None:
+        asked.append(checkpoint)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "train_mixture", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(params, layout, "moe")
+    return asked[0]
 
 
 KILLED = """
@@ -214,17 +230,19 @@ def refusal(params: Params, layout: Layout) -> str:
 
 def test_a_stale_reference_is_refused_with_what_differs(params: Params, layout: Layout) -> None:
     rows = read_table(layout.validated("preferences"), PREFERENCES).to_pylist()
-    write_table(layout.validated("preferences"), rows[::-1], PREFERENCES)
-    assert refusal(params, layout) == (
-        f"the reference log-probs in {layout.reference} were computed from other preferences; run `mixdpo reference` "
-        f"(or `dvc repro`) before training"
-    )
+    write_table(layout.validated("preferences"), [row | {"chosen": " is new"} for row in rows], PREFERENCES)
+    message = refusal(params, layout)
+    assert message.startswith(f"{layout.reference} was computed from other preferences: it lacks ")
+    assert message.endswith("completions; run `mixdpo reference` (or `dvc repro`) before training")
     weights = load_file(layout.sft / "model.safetensors")
     name = next(iter(weights))
     save_file(weights | {name: weights[name] + 1}, layout.sft / "model.safetensors", metadata={"format": "pt"})
-    assert "were computed from other preferences, sft;" in refusal(params, layout)
+    assert refusal(params, layout) == (
+        f"the reference log-probs in {layout.reference} were computed from other sft; run `mixdpo reference` "
+        f"(or `dvc repro`) before training"
+    )
     compute = params.compute.model_copy(update={"dtype": "bfloat16"})
-    assert "other dtype, preferences, sft;" in refusal(params.model_copy(update={"compute": compute}), layout)
+    assert "other dtype, sft;" in refusal(params.model_copy(update={"compute": compute}), layout)
     reference.run(params, layout)
     train.run(params, layout, "dpo")
 

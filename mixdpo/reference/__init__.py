@@ -1,0 +1,1 @@
+"""What frozen models say of texts: computed once, kept by the content of the texts."""
