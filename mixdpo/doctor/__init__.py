@@ -9,7 +9,7 @@ from mixdpo.config import Params, load_params
 from mixdpo.doctor.finding import Finding
 from mixdpo.doctor.machine import disk, memory, packages, python, torch_build
 from mixdpo.doctor.project import inputs, pipeline, registry
-from mixdpo.doctor.services import hub, prefect
+from mixdpo.doctor.services import hub, prefect, ray
 from mixdpo.errors import MixDPOError
 
 
@@ -27,6 +27,7 @@ def examine(root: Path) -> Iterator[Finding]:
         yield inputs(params, root)
         yield registry(params, root)
         yield hub(params, root)
+        yield ray(params)
     yield prefect()
 
 

@@ -1,4 +1,4 @@
-"""Hosts that a run would talk to: the Hub and a Prefect server, where they are named."""
+"""Hosts that a run would talk to: the Hub, a Ray cluster and a Prefect server, where they are named."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from urllib.request import urlopen
 
 from mixdpo.config import Params
 from mixdpo.config.data import HubSource
+from mixdpo.config.engine import RayEngine
 from mixdpo.config.models import PretrainedPolicy, PretrainedReward
 from mixdpo.doctor.finding import Finding
+from mixdpo.engine.cluster import HERE, address_of, knock
 from mixdpo.errors import TransientError
 
 SECONDS = 5.0  # to wait for an answer
@@ -33,6 +35,20 @@ def prefect() -> Finding:
     except (OSError, ValueError) as error:
         remedy = "start it with `prefect server start`, or unset PREFECT_API_URL: a run then brings its own"
         return Finding("Prefect", "fail", f"{url} does not answer ({error})", remedy)
+
+
+def ray(params: Params) -> Finding:
+    if not isinstance(params.engine, RayEngine):
+        return Finding("Ray", "ok", "not needed: engine.kind is local")
+    address = address_of(params.engine)
+    if address == HERE:
+        return Finding("Ray", "ok", "not needed: a stage brings its own cluster")
+    try:
+        knock(address)
+        return Finding("Ray", "ok", f"{address} answers")
+    except OSError as error:
+        remedy = "start it, correct engine.address in params.yaml or RAY_ADDRESS, or set engine to local"
+        return Finding("Ray", "fail", f"{address} does not answer ({error})", remedy)
 
 
 def hub(params: Params, root: Path) -> Finding:

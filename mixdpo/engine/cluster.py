@@ -30,7 +30,7 @@ def prepare_ray(settings: RayEngine) -> None:
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a worker's device is decided here, not by Ray
-    if _address(settings) == HERE and "RAY_AUTH_MODE" not in os.environ:
+    if address_of(settings) == HERE and "RAY_AUTH_MODE" not in os.environ:
         # a token for this cluster alone, which Ray would otherwise leave in the home directory
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -48,14 +48,15 @@ def connected(settings: RayEngine) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    _join(_address(settings))
+    _join(address_of(settings))
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _address(settings: RayEngine) -> str:
+def address_of(settings: RayEngine) -> str:
+    """HOST:PORT of a cluster's head, `auto` for the one on this machine, or `HERE`."""
     return settings.address or os.environ.get("RAY_ADDRESS") or HERE
 
 
@@ -65,7 +66,7 @@ def _join(address: str) -> None:
     here = {"include_dashboard": False, "object_store_memory": STORE} if address == HERE else {}
     try:
         if not here:
-            _knock(address)
+            knock(address)
         ray.init(address, logging_level=logging.WARNING, **here)
     except OSError as error:
         if "InvalidAuthToken" in str(error.__cause__):
@@ -81,8 +82,8 @@ def _join(address: str) -> None:
         raise ConfigError(f"cannot join the Ray cluster at {address}: {error}") from error
 
 
-def _knock(address: str) -> None:
-    """Ray itself waits for minutes and then ends the process."""
+def knock(address: str) -> None:
+    """Raises OSError where nobody listens at HOST:PORT; Ray itself waits for minutes and then ends the process."""
     host, _, port = address.rpartition("//")[2].rpartition(":")
     if port.isdigit():
         socket.create_connection((host, int(port)), SECONDS).close()

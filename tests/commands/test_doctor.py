@@ -167,6 +167,18 @@ def test_a_server_that_is_named_has_to_answer(monkeypatch: pytest.MonkeyPatch) -
     assert "or unset PREFECT_API_URL" in found.remedy
 
 
+def test_a_ray_cluster_that_is_named_has_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert services.ray(parse_params(values())).state == "ok"
+    engine = {"kind": "ray", "cpus": 1}
+    assert (
+        services.ray(parse_params(values() | {"engine": engine})).found == "not needed: a stage brings its own cluster"
+    )
+    found = services.ray(parse_params(values() | {"engine": engine | {"address": "127.0.0.1:9"}}))
+    assert (found.state, found.found[:26]) == ("fail", "127.0.0.1:9 does not answe")
+    assert "correct engine.address in params.yaml or RAY_ADDRESS" in found.remedy
+
+
 def test_a_hub_that_is_needed_has_to_answer_and_copies_do_instead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
