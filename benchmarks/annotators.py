@@ -142,7 +142,7 @@ def train_and_judge(run: Run, params: Params, project: Layout, scratch: Layout) 
     policy = MixturePolicy.from_pretrained(scratch.policy(run.name))
     found: dict[str, Any] = {"seconds": np.array([seconds])}
     for split in ("train", "test"):
-        judgement = judge_pairs(run.name, policy, pairs_of(project, split))
+        judgement = judge_pairs(policy, pairs_of(project, split).columns)
         found[f"{split}_margins"], found[f"{split}_log_weights"] = judgement.margins, judgement.log_weights
     return found
 
