@@ -131,9 +131,20 @@ def register(root: Path, reason: str) -> None:
 
 def _verbs() -> None:
     """The verbs for people live in files of their own; importing them registers them."""
-    from mixdpo.commands import artifacts, compose, doctor, keys, policies, project, promotion, studies, upkeep
+    from mixdpo.commands import (
+        artifacts,
+        compose,
+        doctor,
+        keys,
+        policies,
+        project,
+        promotion,
+        studies,
+        upkeep,
+        versions,
+    )
 
-    for module in (project, doctor, artifacts, promotion, keys, upkeep, policies, compose, studies):
+    for module in (project, doctor, artifacts, versions, promotion, keys, upkeep, policies, compose, studies):
         for command in module.COMMANDS:
             main.add_command(command)
 

@@ -41,11 +41,10 @@ def settings(root: Path) -> Settings | None:
 @registry_option
 @click.pass_obj
 def list_(root: Path, name: str | None, location: str | None) -> None:
-    """List what is registered; with NAME, its whole history."""
-    from mixdpo.registry import display
+    """List the versions that are registered, all or those of NAME."""
+    from mixdpo.registry.display import list_table
 
-    registry = open_registry(root, location)
-    click.echo(display.history_table(registry, name) if name else display.list_table(registry))
+    click.echo(list_table(open_registry(root, location), name))
 
 
 @click.command(epilog="\b\nExamples:\n  mixdpo pull reviews@staging\n  mixdpo pull reviews@v3 ./there\n")

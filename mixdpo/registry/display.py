@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from mixdpo.registry.log import Entry, State
 from mixdpo.registry.registry import Registry, Version
 
 DIGEST_SHOWN = 12  # hex digits; `NAME@sha256:` takes 8 and more
 
 
-def list_table(registry: Registry) -> str:
-    """All versions, one a line."""
-    versions = registry.list()
+def list_table(registry: Registry, name: str | None = None) -> str:
+    """All versions, or those of one name, one a line. Raises RegistryError where nothing is registered as `name`."""
+    versions = registry.list(name)
     if not versions:
         return f"nothing is registered in {registry.store.location} yet; `mixdpo register` does that"
     rows = [
@@ -22,27 +23,26 @@ def list_table(registry: Registry) -> str:
             version.entry.by,
             f"{version.manifest.size / 2**20:.1f} MiB",
             version.digest[:DIGEST_SHOWN],
-            _one_line(version.entry.reason),
+            one_line(version.entry.reason),
         )
         for version in versions
     ]
     return table(("version", "aliases", "registered", "by", "size", "sha256", "reason"), rows)
 
 
-def history_table(registry: Registry, name: str) -> str:
-    """All that happened to `name`, one log entry a line. Raises RegistryError where nothing is registered as it."""
-    history = registry.history(name)
+def history_table(history: State, entries: Iterable[Entry]) -> str:
+    """What happened to a name, one log entry a line."""
     rows = [
         (
             str(entry.seq),
             entry.at,
-            entry.op,
+            f"{entry.op} (forced)" if entry.decision and entry.decision.forced else entry.op,
             f"v{history.number(entry.manifest)}",
             entry.alias or "-",
             entry.by,
-            _one_line(entry.reason),
+            one_line(entry.reason),
         )
-        for entry in history.entries
+        for entry in entries
     ]
     return table(("entry", "at", "what", "version", "alias", "by", "reason"), rows)
 
@@ -65,6 +65,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
-def _one_line(text: str) -> str:
-    """Without line ends and control characters, which others' reasons could hold."""
+def one_line(text: str) -> str:
+    """A text without line ends and control characters, which others' reasons could hold."""
     return "".join(letter if letter.isprintable() else " " for letter in text)

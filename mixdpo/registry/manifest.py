@@ -23,7 +23,10 @@ MAX_FILES = 10_000
 MAX_FILE_BYTES = 1 << 40
 
 RUN = "run/"  # below it lies what tells of the run: parameters as they were written, report, packages
-RESULTS = ("run/metrics/", "run/standing.")  # the same for the same inputs, to the byte
+METRICS = "run/metrics/"
+STANDING = "run/standing"  # and a suffix: what the policy showed on held-out prompts
+PACKAGES = "run/packages.cdx.json"
+RESULTS = (METRICS, STANDING)  # the same for the same inputs, to the byte
 # they tell how a version was made and may differ between two that are the same: another commit of the same code
 CIRCUMSTANCES = ("git", "dvc_lock", "python", "packages", "params_digest")
 ELSEWHERE = (

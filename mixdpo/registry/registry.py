@@ -30,7 +30,7 @@ from mixdpo.registry.reference import Reference, find, parse_reference
 from mixdpo.registry.repair import Repaired, repair
 from mixdpo.registry.safety import plain_files
 from mixdpo.registry.store import Store, blob_key
-from mixdpo.registry.trust import Trust, sign
+from mixdpo.registry.trust import Trust, sign, signed, signers
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -239,6 +239,17 @@ class Registry:
         for path, content in track(sorted(version.manifest.files.items()), f"reading {version.reference}"):
             check_blob(self.store, path, content)
         return version, sign(self.store, version.name, version.digest, key)
+
+    def signers(self, version: Version) -> dict[str, str]:
+        """Who signed a version: public key → "trusted"; id of any other key → "not verified".
+
+        Raises:
+            RegistryError: what a trusted key is said to have signed is false.
+        """
+        trusted = {key: key_of for policy in self._trust for key, key_of in policy.ids().items()}
+        others = [each for each in signers(self.store, version.digest) if each not in trusted.values()]
+        own = [key for key in trusted if signed(self.store, version.name, version.digest, key)]
+        return {**dict.fromkeys(own, "trusted"), **dict.fromkeys(others, "not verified")}
 
     def rollback(self, name: str, alias: str, reason: str) -> Version:
         """Point `alias` back to what it pointed to before, as a new entry; a second time goes back further."""

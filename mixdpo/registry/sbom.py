@@ -76,14 +76,6 @@ def locked_hashes(lock: str) -> dict[tuple[str, str], list[str]]:
     return found
 
 
-def packages_of(bill: bytes) -> dict[str, str]:
-    """Name → version of what a bill lists. Raises ValueError where it is none."""
-    try:
-        return {str(each["name"]): str(each["version"]) for each in json.loads(bill)["components"]}
-    except (KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"it is no list of packages ({error!r})") from None
-
-
 def _component(
     name: str, metadata: PackageMetadata, factory: LicenseFactory, hashes: list[str] | tuple[()]
 ) -> Component:

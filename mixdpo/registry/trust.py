@@ -51,6 +51,14 @@ class Trust:
             f"`mixdpo sign {name}@sha256:{manifest[:12]}`, or do not use it"
         )
 
+    def ids(self) -> dict[str, str]:
+        """Public key → how its signatures are named."""
+        if not self.keys:
+            return {}
+        from mixdpo.registry.keys import key_id, parse_public
+
+        return {key: key_id(parse_public(key)) for key in self.keys}
+
     def check_signer(self, key: Ed25519PrivateKey | None) -> None:
         """Refuse to publish, where signatures are required, what nobody could use. Raises RegistryError."""
         if not self.required:

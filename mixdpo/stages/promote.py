@@ -25,12 +25,9 @@ from mixdpo.promotion.rules import as_rules, decide
 from mixdpo.registry import Registry, Version, open_registry
 from mixdpo.registry.decision import Decision, Ruling
 from mixdpo.registry.location import cache_directory
-from mixdpo.stages.evaluate import Held, standing_of
-from mixdpo.stages.register import STANDING
+from mixdpo.registry.manifest import METRICS, STANDING
 
 logger = logging.getLogger(__name__)
-
-METRICS = "run/metrics/"
 
 
 @dataclass(frozen=True)
@@ -143,6 +140,8 @@ class _Bench:
         return found
 
     def _judge_again(self, champion: Version, challenger: Standing) -> Standing:
+        from mixdpo.stages.evaluate import Held, standing_of  # imports torch
+
         remedy = (
             f"{champion.reference} was judged on other prompts or by other judges than the challenger, and here are "
             "not those of the challenger to judge it again: check out the commit that the challenger was made from "

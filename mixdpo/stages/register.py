@@ -12,10 +12,9 @@ from mixdpo.layout import STANDING as SUFFIXES
 from mixdpo.layout import Layout
 from mixdpo.registry import Version, open_registry, signing_key
 from mixdpo.registry.lineage import gather
+from mixdpo.registry.manifest import PACKAGES, STANDING
 from mixdpo.registry.sbom import bill_of_materials
 
-STANDING = "run/standing"  # in a version, and a suffix
-PACKAGES = "run/packages.cdx.json"
 REASON = "registered by `mixdpo register`"
 
 

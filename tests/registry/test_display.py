@@ -29,7 +29,8 @@ def test_tables_are_aligned_and_tell_what_happened(registry: Registry, publish: 
         ("reviews@v2", "-", "seed 2"),
     ]
     assert version.digest.startswith(listed[2][5])
-    history = columns(history_table(registry, "reviews"))
+    state = registry.history("reviews")
+    history = columns(history_table(state, state.entries))
     assert [(row[0], row[2], row[3], row[4], row[6]) for row in history[1:]] == [
         ("1", "register", "v1", "staging", "seed 1"),
         ("2", "register", "v2", "staging", "seed 2"),
@@ -41,7 +42,7 @@ def test_tables_are_aligned_and_tell_what_happened(registry: Registry, publish: 
 def test_an_empty_registry_says_so(registry: Registry, location: Path) -> None:
     assert list_table(registry) == f"nothing is registered in {location} yet; `mixdpo register` does that"
     with pytest.raises(RegistryError, match=r"^nothing is registered as reviews"):
-        history_table(registry, "reviews")
+        list_table(registry, "reviews")
 
 
 def test_registering_says_whether_it_made_a_version(publish: Callable[..., Version]) -> None:

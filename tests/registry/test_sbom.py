@@ -11,7 +11,8 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from mixdpo.registry.sbom import bill_of_materials, locked_hashes, packages_of
+from mixdpo.registry.diff import packages_of
+from mixdpo.registry.sbom import bill_of_materials, locked_hashes
 
 SCRIPT = """
 import sys
