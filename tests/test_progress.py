@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mixdpo import progress
-from mixdpo.progress import track
+from mixdpo.progress import measure, track
 
 
 def test_items_pass_through_in_order() -> None:
@@ -24,4 +24,22 @@ def test_a_log_tells_now_and_then_how_far_it_is(
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
     assert list(track([1, 2], "scoring")) == [1, 2]
+    assert "s left" not in capsys.readouterr().err
+
+
+def test_a_log_tells_now_and_then_how_many_bytes_were_moved(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 5.0, 20.0, 21.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with measure("fetching", total=4 << 20) as moved:
+        for _ in range(3):
+            moved(1 << 20)
+    assert capsys.readouterr().err == "fetching: 2/4 MiB, about 20 s left\n"
+
+
+def test_a_terminal_gets_a_bar_of_bytes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    with measure("fetching", total=10) as moved:
+        moved(10)
     assert "s left" not in capsys.readouterr().err
