@@ -132,8 +132,13 @@ def parse_manifest(body: bytes, digest: str, origin: str) -> Manifest:
         )
     try:
         manifest = Manifest.model_validate_json(body)
+        canonical = manifest.to_bytes() == body
     except ValidationError as error:
         raise RegistryError(f"{origin} is not a manifest that this mixdpo reads: {faults(error)}; upgrade") from None
+    except (ValueError, RecursionError) as error:  # numbers that JSON has none of, nesting without end
+        raise RegistryError(f"{origin} is not a manifest: its lineage is not JSON ({error})") from None
+    if not canonical:
+        raise RegistryError(f"{origin} is not in canonical form, so no mixdpo wrote it; this version cannot be read")
     check_paths(manifest.files)
     return manifest
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,20 @@ def test_another_promotion_in_between_is_the_champion_of_the_next_try(
         ("slower", two.digest),
     ]
     assert registry.rollback("reviews", "production", "worse after all").number == 2
+
+
+def test_of_many_promotions_at_once_each_was_decided_against_the_one_before(location: Path, publish: Publish) -> None:
+    versions = [publish(seed, alias=None) for seed in range(8)]
+
+    def promote(version: Version) -> None:
+        Registry(location).promote(version, "production", f"v{version.number}", allow)
+
+    with ThreadPoolExecutor(len(versions)) as pool:
+        list(pool.map(promote, versions))
+    entries = Registry(location).history("reviews").entries[len(versions) :]
+    assert sorted(entry.reason for entry in entries) == sorted(f"v{version.number}" for version in versions)
+    champions = [entry.decision.champion for entry in entries if entry.decision]
+    assert champions == [None, *(entry.manifest for entry in entries[:-1])]
 
 
 def test_a_challenger_that_is_refused_in_the_second_try_does_not_replace_the_new_champion(
