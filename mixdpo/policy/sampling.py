@@ -8,7 +8,9 @@ untouched experts give them: v_k ∝ w_k π_k(y_<t | x), with no temperature and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -16,8 +18,12 @@ from torch import Tensor
 
 from mixdpo.errors import ConfigError
 from mixdpo.objective.sparsity import top_experts
-from mixdpo.policy.decoding import OwnExpert, TokenMixture, decode, inverse_cdf
+from mixdpo.policy.authors import OwnExpert, TokenMixture
+from mixdpo.policy.choosing import inverse_cdf
+from mixdpo.policy.decoding import write
 from mixdpo.policy.experts import SharedTrunk
+from mixdpo.policy.products import ready
+from mixdpo.policy.slots import fits
 from mixdpo.policy.tokens import encode_prompts
 from mixdpo.progress import track
 
@@ -57,6 +63,10 @@ def generate(
         raise ConfigError(f"mode {mode!r} is not one of {', '.join(MODES)}; choose one of them")
     if expert is not None and not 0 <= expert < policy.experts:
         raise ConfigError(f"expert {expert} does not exist: this mixture has experts 0 to {policy.experts - 1}")
+    if batch < 1 or max_new_tokens < 0:
+        raise ConfigError(
+            f"batch is {batch} and max_new_tokens {max_new_tokens}; expected at least 1 row at once and 0 new tokens"
+        )
     if first < 0:
         raise ConfigError(f"first is {first}; expected 0 or more, the place of the first prompt in the longer list")
     if not prompts:
@@ -67,7 +77,6 @@ def generate(
     together = mode == "token" and expert is None and policy.experts > 1
     drawn = inverse_cdf(log_weights.exp(), uniforms[:, -1])
     authors = log_weights.argmax(dim=-1) if mode == "argmax" else drawn
-    groups = _groups(policy, authors, together)
     ids = encode_prompts(policy.tokenizer, prompts)
     context, longest = policy.reference.context, max(map(len, ids))
     if context is not None and longest + max_new_tokens > context:
@@ -75,17 +84,28 @@ def generate(
             f"a prompt of {longest} tokens and max_new_tokens {max_new_tokens} do not fit the {context} positions that "
             f"the model reads; lower max_new_tokens or shorten the prompts"
         )
-    completions: list[list[int]] = [[] for _ in prompts]
-    batches = [group[start : start + batch] for group in groups for start in range(0, len(group), batch)]
-    with torch.inference_mode(), policy.autocast():
-        for rows in track(batches, "generating"):
-            mixing = TokenMixture(policy, log_weights[rows]) if together else OwnExpert(policy, authors[rows])
-            written = decode(
-                mixing, [ids[row] for row in rows], uniforms[rows], temperature, top_p, policy.tokenizer.eos_token_id
-            )
-            for row, completion in zip(rows, written, strict=True):
-                completions[row] = completion
     eos = policy.tokenizer.eos_token_id
+    completions: list[list[int]] = [[] for _ in prompts]
+
+    def written() -> Generator[tuple[int, list[int]]]:
+        for rows, models in _groups(policy, authors, log_weights, together):
+            own = [ids[row] for row in rows]
+            slots, positions = min(batch, len(rows)), max(map(len, own)) + max_new_tokens
+            for model in models:
+                fits(model.trunk)  # tried with the layers as they are
+            with ready(models, passes=max_new_tokens * math.ceil(len(rows) / slots)) as heads:
+                writers: OwnExpert | TokenMixture
+                if together:
+                    writers = TokenMixture(policy, log_weights[rows], heads, slots, positions)
+                else:
+                    writers = OwnExpert(policy, authors[rows], heads, slots, positions)
+                for row, completion in write(writers, own, uniforms[rows, :-1], temperature, top_p, eos):
+                    yield rows[row], completion
+
+    if max_new_tokens:
+        with torch.inference_mode(), policy.autocast(), closing(written()) as rows:
+            for row, completion in track(rows, "generating", total=len(prompts)):
+                completions[row] = completion
     finished = [bool(row) and row[-1] == eos for row in completions]
     texts = policy.tokenizer.batch_decode(
         [row[:-1] if end else row for row, end in zip(completions, finished, strict=True)]
@@ -137,8 +157,17 @@ def _log_weights(
     return (given / total).log().expand(len(prompts), -1)
 
 
-def _groups(policy: MixturePolicy, authors: Tensor, together: bool) -> list[list[int]]:
-    """Rows that can run in one batch: all, or those of one model where experts are independent."""
-    if together or isinstance(policy.expert_models, SharedTrunk):
-        return [list(range(len(authors)))]
-    return [(authors == expert).nonzero()[:, 0].tolist() for expert in authors.unique().tolist()]
+def _groups(
+    policy: MixturePolicy, authors: Tensor, log_weights: Tensor, together: bool
+) -> Iterator[tuple[list[int], list[SharedTrunk]]]:
+    """Rows that can run in one batch, with the models that they need: all, or those of one model after another."""
+    models = [model for model, _ in policy.expert_models.models()]
+    everyone = list(range(len(authors)))
+    if together:
+        wanted = (log_weights > float("-inf")).any(dim=0).nonzero()[:, 0].tolist()
+        yield everyone, list(dict.fromkeys(models[expert] for expert in wanted))
+    elif isinstance(policy.expert_models, SharedTrunk):
+        yield everyone, [policy.expert_models]
+    else:
+        for expert in authors.unique().tolist():
+            yield (authors == expert).nonzero()[:, 0].tolist(), [models[expert]]

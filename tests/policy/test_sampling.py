@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import itertools
 from collections import Counter
 from collections.abc import Callable
@@ -8,9 +9,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from mixdpo.errors import ConfigError
+from mixdpo.errors import ConfigError, DataError
 from mixdpo.policy import MixturePolicy
-from mixdpo.policy.decoding import inverse_cdf
 
 MakePolicy = Callable[..., MixturePolicy]
 PROMPTS = ["the cat", "a", "the dog did not like", "the mat and the cat sat", "it"]
@@ -249,13 +249,6 @@ def test_a_lower_temperature_writes_likelier_texts(make_policy: MakePolicy) -> N
     assert means[0] > means[1] > means[2]
 
 
-def test_no_uniform_number_draws_what_has_no_probability() -> None:
-    probs = torch.tensor([[0.0, 0.3, 0.0, 0.7, 0.0]])
-    uniforms = torch.tensor([0.0, 0.29999, 0.30001, 1.0 - 2**-53], dtype=torch.float64)
-    drawn = inverse_cdf(probs.expand(4, -1), uniforms)
-    assert drawn.tolist() == [1, 1, 3, 3]
-
-
 @pytest.mark.parametrize("mode", ["sequence", "token"])
 def test_rows_of_a_longer_list_are_written_as_they_are_there(mode: str, make_policy: MakePolicy) -> None:
     policy = make_policy()
@@ -265,6 +258,33 @@ def test_rows_of_a_longer_list_are_written_as_they_are_there(mode: str, make_pol
         assert part == tuple(column[start:end] for column in whole)
     with pytest.raises(ConfigError, match="first is -1; expected 0 or more"):
         policy.generate(PROMPTS, first=-1)
+
+
+@pytest.mark.parametrize("mode", ["sequence", "token", "argmax"])
+def test_no_new_tokens_give_empty_texts_that_did_not_end(mode: str, make_policy: MakePolicy) -> None:
+    written = make_policy().generate(PROMPTS, mode=mode, max_new_tokens=0)
+    assert (written.texts, written.finished) == ([""] * 5, [False] * 5)
+
+
+@pytest.mark.parametrize("kind", ["linear", "lowrank", "independent-lora"])
+def test_half_precision_writes_the_same_whenever_it_is_asked(kind: str, make_policy: MakePolicy) -> None:
+    policy = make_policy(kind)
+    policy.precision = torch.bfloat16
+    for mode in ("sequence", "token"):
+        written = policy.generate(PROMPTS, mode=mode, max_new_tokens=8)
+        assert policy.generate(PROMPTS, mode=mode, max_new_tokens=8) == written
+        assert len(set(written.texts)) == 5
+
+
+def test_an_empty_prompt_is_written_from_the_start_token_where_there_is_one(
+    make_policy: MakePolicy, letters: PreTrainedTokenizerBase
+) -> None:
+    policy = make_policy(tokenizer=letters)
+    assert len(set(policy.generate([""] * 20, max_new_tokens=4).texts)) > 5
+    policy.tokenizer = copy.deepcopy(letters)
+    policy.tokenizer.bos_token = None
+    with pytest.raises(DataError, match="prompt 1 is empty and the tokenizer has no BOS token"):
+        policy.generate(["ab", ""], max_new_tokens=4)
 
 
 def test_no_prompts_give_no_texts(make_policy: MakePolicy) -> None:
@@ -286,5 +306,8 @@ def test_what_cannot_be_generated_is_refused(make_policy: MakePolicy) -> None:
     for bad in ([-1.0, 1.0, 1.0], [0.0, 0.0, 0.0], [float("nan"), 1.0, 1.0]):
         with pytest.raises(ConfigError, match="weights must be at least 0 and sum to more than 0; give shares"):
             policy.generate(PROMPTS, weights=torch.tensor(bad))
+    for bad in ({"batch": 0}, {"max_new_tokens": -1}):
+        with pytest.raises(ConfigError, match="expected at least 1 row at once and 0 new tokens"):
+            policy.generate(PROMPTS, **bad)
     with pytest.raises(ConfigError, match="max_new_tokens 64 do not fit the 64 positions that the model reads; lower"):
         policy.generate(PROMPTS, max_new_tokens=64)
