@@ -57,6 +57,7 @@ class Case:
     """One comparison.
 
     Attributes:
+        head: `linear` or `lowrank` over one trunk, or `models` of their own.
         prompt: tokens of a prompt, give or take a quarter.
         routed: every annotator's expert is given, as after specialisation; else q is the posterior.
         steps: different batches of the run, the first a warm-up.
@@ -85,7 +86,7 @@ class Case:
     @property
     def same_model(self) -> bool:
         """Whether both sides train the same parameters."""
-        return (self.experts, self.head, self.trunk) == (1, "linear", "trainable")
+        return self.experts == 1 and self.head != "lowrank" and self.trunk == "trainable"
 
 
 class Measured(NamedTuple):
@@ -159,7 +160,9 @@ def our_step(case: Case) -> Side:
     compute = prepare_compute(Device(device=case.device, dtype=_name(case.dtype), threads=case.threads))
     model, pairs = new_model(case), pairs_of(case)
     rank = RANK if case.head == "lowrank" else None
-    architecture = {"kind": "shared", "head": case.head, "rank": rank, "trunk": case.trunk}
+    architecture: dict[str, Any] = {"kind": "shared", "head": case.head, "rank": rank, "trunk": case.trunk}
+    if case.head == "models":
+        architecture = {"kind": "independent"}
     reference = frozen_reference(model).to(compute.device)
     sides = (score_rows(reference, rows, compute.precision)[:, 0].cpu() for rows in (pairs.chosen, pairs.rejected))
     for known, scores in zip((pairs.chosen_reference, pairs.rejected_reference), sides, strict=True):

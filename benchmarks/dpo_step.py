@@ -7,7 +7,8 @@
 TRL trains its single policy in every case; ours trains K experts. Reference log-probs are computed before, on both
 sides; gradient checkpointing is off. With K > 1 there are two cases: responsibilities as they come ("posterior": random
 pairs, so no expert can be left out) and as they are once experts have specialised ("given": each pair has one expert).
-The floor is the arithmetic of one policy's step over the best rate of a matrix product of its shapes.
+Heads may be `models`: K whole models, to be compared with K trainings by TRL ("a policy": our time over K of its
+steps). The floor is the arithmetic of one policy's step over the best rate of a matrix product of its shapes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from collections.abc import Callable
 from multiprocessing import get_context
 from typing import Any
 
@@ -95,6 +97,7 @@ def compare(case: Case, clock: str) -> dict[str, Any]:
         "ours_s_per_step": statistics.median(ours),
         "trl_s_per_step": statistics.median(theirs),
         "ratio": statistics.median(ratios),
+        "ratio_a_policy": statistics.median(ratios) / case.experts,
         "floor_s_per_step": floor_seconds(case, clock),
         "ours_tokens_per_s": tokens / statistics.mean(ours),
         "trl_tokens_per_s": tokens / statistics.mean(theirs),
@@ -108,26 +111,34 @@ def compare(case: Case, clock: str) -> dict[str, Any]:
     }
 
 
-HEADER = (
-    f"{'experts':>7} {'head':<8} {'q':<10} {'ours s':>8} {'TRL s':>8} {'ratio':>6} {'× floor':>8} {'tokens/s':>9} "
-    f"{'ours MB':>8} {'expected':>8} {'TRL MB':>8} {'faults':>8} {'TRL':>8} {'|Δloss|':>8}"
-)
+# title, format and value of each column
+COLUMNS: list[tuple[str, str, Callable[[dict[str, Any]], Any]]] = [
+    ("experts", ">7", lambda row: row["experts"]),
+    ("head    ", "<8", lambda row: row["head"]),
+    ("q        ", "<9", lambda row: row["responsibilities"]),
+    ("ours s", ">7.3f", lambda row: row["ours_s_per_step"]),
+    ("TRL s", ">7.3f", lambda row: row["trl_s_per_step"]),
+    ("ratio", ">5.2f", lambda row: row["ratio"]),
+    ("a policy", ">8.2f", lambda row: row["ratio_a_policy"]),
+    ("× floor", ">7.1f", lambda row: row["ours_s_per_step"] / row["floor_s_per_step"]),
+    ("tokens/s", ">8.0f", lambda row: row["ours_tokens_per_s"]),
+    ("ours MB", ">7.0f", lambda row: row["ours_peak_mb"]),
+    ("expected", ">8.0f", lambda row: row["ours_estimate_mb"]),
+    ("TRL MB", ">6.0f", lambda row: row["trl_peak_mb"]),
+    ("faults", ">6.0f", lambda row: row["ours_faults"]),
+    ("TRL", ">7.0f", lambda row: row["trl_faults"]),
+    ("|Δloss|", ">7", lambda row: "" if row["loss_difference"] is None else f"{row['loss_difference']:.0e}"),
+]
 
 
-def _line(row: dict[str, Any]) -> str:
-    apart = "" if row["loss_difference"] is None else f"{row['loss_difference']:.0e}"
-    return (
-        f"{row['experts']:>7} {row['head']:<8} {row['responsibilities']:<10} {row['ours_s_per_step']:>8.3f} "
-        f"{row['trl_s_per_step']:>8.3f} {row['ratio']:>6.2f} {row['ours_s_per_step'] / row['floor_s_per_step']:>8.1f} "
-        f"{row['ours_tokens_per_s']:>9.0f} {row['ours_peak_mb']:>8.0f} {row['ours_estimate_mb']:>8.0f} "
-        f"{row['trl_peak_mb']:>8.0f} {row['ours_faults']:>8.0f} {row['trl_faults']:>8.0f} {apart:>8}"
-    )
+def _width(form: str) -> int:
+    return int(form[1:].partition(".")[0])
 
 
 @click.command()
 @click.option("--size", type=click.Choice(list(SIZES)), default="small", show_default=True)
 @click.option("--experts", default="1,4", show_default=True, help="Numbers of experts, with commas.")
-@click.option("--head", default="linear,lowrank", show_default=True, help="linear, lowrank or both, with a comma.")
+@click.option("--head", default="linear,lowrank", show_default=True, help="linear, lowrank, models, with commas.")
 @click.option("--trunk", type=click.Choice(["trainable", "frozen"]), default="trainable", show_default=True)
 @click.option("--prompt", default=8, show_default=True, help="Tokens of a prompt, give or take a quarter.")
 @click.option("--dtype", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
@@ -154,12 +165,12 @@ def main(
     if not as_json:
         kind = f"size {size}, {dtype}, {trunk} trunk, prompts of {prompt} tokens, {device}"
         click.echo(f"{kind}, {torch.get_num_threads()} threads, {clock} time")
-        click.echo(HEADER)
+        click.echo(" ".join(f"{title:>{_width(form)}}" for title, form, _ in COLUMNS))
     for count in map(int, experts.split(",")):
         for kind in head.split(","):
             for routed in (False, True) if count > 1 else (False,):
                 row = compare(Case(size, count, kind, trunk, prompt, routed, dtype, device, threads, steps), clock)
-                click.echo(json.dumps(row) if as_json else _line(row))
+                click.echo(json.dumps(row) if as_json else " ".join(f"{of(row):{form}}" for _, form, of in COLUMNS))
 
 
 if __name__ == "__main__":
