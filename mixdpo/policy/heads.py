@@ -43,7 +43,7 @@ class LinearHeads(nn.Module):
 
     def logps(self, hidden_CD: Tensor, target_C: Tensor, kept_bytes: int = KEPT_BYTES) -> Tensor:
         """log-prob of each target token under every head: (tokens, experts), float32 or wider, nats."""
-        hidden = _as_product(hidden_CD, self.weight)
+        hidden = as_product(hidden_CD, self.weight)
         return linear_logps(hidden, target_C, self.weight, self.bias, kept_bytes)
 
     def one(self, hidden_CD: Tensor, expert: int) -> Tensor:
@@ -111,7 +111,7 @@ class LowRankHeads(nn.Module):
 
     def logps(self, hidden_CD: Tensor, target_C: Tensor, kept_bytes: int = KEPT_BYTES) -> Tensor:
         """log-prob of each target token under every head: (tokens, experts), float32 or wider, nats."""
-        hidden = _as_product(hidden_CD, self.base)
+        hidden = as_product(hidden_CD, self.base)
         inner_KCR = hidden @ self.down.to(hidden.dtype).mT
         return low_rank_logps(hidden, target_C, self.base, self.base_bias, inner_KCR, self.up, kept_bytes)
 
@@ -145,7 +145,7 @@ class LowRankHeads(nn.Module):
 Heads = LinearHeads | LowRankHeads
 
 
-def _as_product(hidden: Tensor, weight: Tensor) -> Tensor:
+def as_product(hidden: Tensor, weight: Tensor) -> Tensor:
     """States in the type that a product with this weight is done in: autocast's, or the weight's own."""
     kind = hidden.device.type
     return hidden.to(torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype)

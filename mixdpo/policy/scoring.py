@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mixdpo.errors import DataError
 from mixdpo.policy.experts import Experts
-from mixdpo.policy.tokens import TokenBatch, TokenRow, pad, refuse_longer
+from mixdpo.policy.tokens import TokenBatch, TokenRow, length_sorted_batches, pad, refuse_longer
 
 # padded tokens of one forward pass
 BATCH_TOKENS = 8192
@@ -59,17 +59,4 @@ def prompt_batches(rows: Sequence[TokenRow], tokens: int) -> Iterator[list[int]]
 
     Prompts come in the order of their longest rows, so that little is padded where a model needs padding.
     """
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for place in sorted(range(len(rows)), key=lambda place: (-len(rows[place]), place)):
-        groups.setdefault(tuple(rows[place].prompt), []).append(place)
-    batch: list[int] = []
-    width = 0
-    for group in groups.values():
-        for place in group:
-            width = max(width, len(rows[place]))
-            if batch and (len(batch) + 1) * width > tokens:
-                yield batch
-                batch, width = [], len(rows[place])
-            batch.append(place)
-    if batch:
-        yield batch
+    return length_sorted_batches([*map(len, rows)], tokens, [tuple(row.prompt) for row in rows])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -128,12 +128,28 @@ def pad(rows: Sequence[TokenRow], device: torch.device | str = "cpu") -> TokenBa
     return TokenBatch(input_ids.to(device), layout, *flat)
 
 
-def length_sorted_batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Places of rows, longest first, in batches of at most `tokens` padded tokens (one row at least)."""
+def length_sorted_batches(
+    lengths: Sequence[int], tokens: int, together: Sequence[Hashable] | None = None
+) -> Iterator[list[int]]:
+    """Places of rows, longest first, in batches of at most `tokens` padded tokens (one row at least).
+
+    Args:
+        together: a key a row, such as its prompt: rows with equal keys are neighbours, at the place of the longest.
+    """
+    keys = range(len(lengths)) if together is None else together
+    first: dict[Hashable, int] = {}
+    longest: dict[Hashable, int] = {}
+    for place, (key, length) in enumerate(zip(keys, lengths, strict=True)):
+        first.setdefault(key, place)
+        longest[key] = max(length, longest.get(key, 0))
+    order = [
+        (-longest[key], first[key], -length, place)
+        for place, (key, length) in enumerate(zip(keys, lengths, strict=True))
+    ]
     batch: list[int] = []
     width = 0
-    for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
-        width = width or lengths[place]
+    for *_, place in sorted(order):
+        width = max(width, lengths[place])
         if batch and (len(batch) + 1) * width > tokens:
             yield batch
             batch, width = [], lengths[place]

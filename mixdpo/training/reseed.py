@@ -37,23 +37,28 @@ class Reseeder(nn.Module):
 
     @torch.no_grad()
     def hand_over(self, assigned: Assigned, logits: Tensor) -> Assigned:
-        """Give 1/K of the units, those whose best expert explains them worst, to an expert that is being helped."""
+        """Give each expert that is being helped 1/K of the units, of those whose best expert explains them worst.
+
+        Several take turns, so that each gets bad ones.
+        """
         units, experts = assigned.units.shape
-        for expert in self.helped.nonzero()[:, 0].tolist():
-            self.helped[expert] -= 1
-            pairs = torch.bincount(assigned.member, minlength=units)
-            explained = group_evidence(logits.float(), assigned.member, units) / pairs[:, None]
-            worst = explained.max(dim=-1).values.argsort(stable=True)[: max(1, units // experts)]
-            only = torch.nn.functional.one_hot(torch.tensor(expert), experts).to(assigned.units)
-            beliefs = assigned.units.index_fill(0, worst, 0.0).index_add(0, worst, only.expand(len(worst), -1))
-            chosen = torch.isin(assigned.member, worst)[:, None]
-            rows = beliefs[assigned.member]
-            assigned = assigned._replace(
-                units=beliefs,
-                beliefs=torch.where(chosen, rows, assigned.beliefs),
-                pairs=torch.where(chosen, rows, assigned.pairs),
-            )
-        return assigned
+        helped = self.helped.nonzero()[:, 0]
+        if not len(helped):
+            return assigned
+        self.helped[helped] -= 1
+        pairs = torch.bincount(assigned.member, minlength=units)
+        explained = group_evidence(logits.float(), assigned.member, units) / pairs[:, None]
+        worst = explained.max(dim=-1).values.argsort(stable=True)[: len(helped) * max(1, units // experts)]
+        takers = helped[torch.arange(len(worst), device=helped.device) % len(helped)]
+        beliefs = assigned.units.clone()
+        beliefs[worst] = torch.nn.functional.one_hot(takers, experts).to(beliefs)
+        chosen = torch.isin(assigned.member, worst)[:, None]
+        rows = beliefs[assigned.member]
+        return assigned._replace(
+            units=beliefs,
+            beliefs=torch.where(chosen, rows, assigned.beliefs),
+            pairs=torch.where(chosen, rows, assigned.pairs),
+        )
 
     @torch.no_grad()
     def watch(self, assigned: Assigned, experts: Experts, optimizer: Optimizer) -> list[int]:

@@ -8,18 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from mixdpo.errors import ConfigError, TrainingError
-from mixdpo.policy.tokens import context_of, length_sorted_batches
+from mixdpo.policy.experts import split_causal_lm
+from mixdpo.policy.head_logps import linear_logps
+from mixdpo.policy.heads import as_product
+from mixdpo.policy.packing import fuse_activations, trunk_states
+from mixdpo.policy.tokens import TokenRow, context_of, length_sorted_batches, pad
 from mixdpo.progress import track
 from mixdpo.training.checkpoint import load_checkpoint, save_checkpoint
 from mixdpo.training.schedule import adamw, set_learning_rate
 
 if TYPE_CHECKING:
     from mixdpo.config.models import SFT
+
+# body, head and its bias
+Parts = tuple[PreTrainedModel, Tensor, Tensor | None]
 
 CHECKPOINT_EVERY = 200
 EVALUATION_TOKENS = 8192
@@ -48,6 +54,7 @@ def fine_tune(
 
     Raises:
         TrainingError: no reviews, or the loss is not finite.
+        ModelError: the model has no plain output head (`split_causal_lm`).
         ConfigError: max_tokens is more than the model reads.
     """
     if not train or not validation:
@@ -61,6 +68,8 @@ def fine_tune(
     held_out = _token_rows(tokenizer, validation, settings.max_tokens)
     # evaluation mode throughout: without dropout a resumed run equals an uninterrupted one
     model.to(device).eval()
+    parts = split_causal_lm(model)
+    fuse_activations(parts[0])
     optimizer = adamw([{"params": list(model.parameters()), "lr": settings.learning_rate}], 0.01)
     batches = _batches([len(row) for row in rows], settings.batch, settings.epochs, seed)
     state = load_checkpoint(checkpoint, model, optimizer) if checkpoint else None
@@ -69,7 +78,7 @@ def fine_tune(
     for step in track(range(len(losses), len(batches)), "fine-tuning", total=len(batches), done=len(losses)):
         set_learning_rate(optimizer, step, len(batches), WARMUP)
         with autocast:
-            total, count = _loss(model, [rows[place] for place in batches[step]], device)
+            total, count = _loss(parts, [rows[place] for place in batches[step]], device)
         loss = total / count
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):
@@ -81,15 +90,16 @@ def fine_tune(
         if checkpoint and (step + 1) % CHECKPOINT_EVERY == 0:
             save_checkpoint(checkpoint, model, optimizer, {"losses": losses})
     last_epoch = losses[-max(1, len(batches) // max(1, settings.epochs)) :]
-    train_loss = sum(last_epoch) / len(last_epoch) if last_epoch else _mean_loss(model, rows[:1000], device)
-    return SFTResult(train_loss, _mean_loss(model, held_out, device), len(batches), sum(map(len, rows)))
+    train_loss = sum(last_epoch) / len(last_epoch) if last_epoch else _mean_loss(parts, rows[:1000], device)
+    return SFTResult(train_loss, _mean_loss(parts, held_out, device), len(batches), sum(map(len, rows)))
 
 
 def _token_rows(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
     start = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
     end = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
     ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    return [(start + row + end)[:max_tokens] for row in ids]
+    rows = [(start + row + end)[:max_tokens] for row in ids]
+    return [row for row in rows if len(row) > 1]  # one token predicts nothing
 
 
 def _batches(lengths: Sequence[int], size: int, epochs: int, seed: int) -> list[list[int]]:
@@ -105,23 +115,18 @@ def _batches(lengths: Sequence[int], size: int, epochs: int, seed: int) -> list[
     return batches
 
 
-def _loss(model: PreTrainedModel, rows: Sequence[list[int]], device: torch.device) -> tuple[Tensor, int]:
+def _loss(model: Parts, rows: Sequence[list[int]], device: torch.device) -> tuple[Tensor, int]:
     """Summed next-token loss (nats) and number of predicted tokens of some rows."""
-    width = max(map(len, rows))
-    ids = torch.zeros((len(rows), width), dtype=torch.long)
-    labels = torch.full((len(rows), width), -100)
-    mask = torch.zeros((len(rows), width), dtype=torch.long)
-    for place, row in enumerate(rows):
-        ids[place, : len(row)] = labels[place, : len(row)] = torch.tensor(row)
-        mask[place, : len(row)] = 1
-    logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits[:, :-1]
-    targets = labels[:, 1:].to(device)
-    total = F.cross_entropy(logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1), reduction="sum")
-    return total, int((targets >= 0).sum())
+    trunk, weight, bias = model
+    batch = pad([TokenRow(row[:1], row[1:]) for row in rows], device)
+    states = trunk_states(trunk, batch.input_ids, batch.layout)
+    predicting = as_product(states[batch.layout.places.to(device)[batch.row, batch.position]], weight)
+    logps = linear_logps(predicting, batch.target, weight[None], None if bias is None else bias[None])
+    return -logps.sum(), len(batch.target)
 
 
 @torch.no_grad()
-def _mean_loss(model: PreTrainedModel, rows: Sequence[list[int]], device: torch.device) -> float:
+def _mean_loss(model: Parts, rows: Sequence[list[int]], device: torch.device) -> float:
     total, count = 0.0, 0
     for places in length_sorted_batches([len(row) for row in rows], EVALUATION_TOKENS):
         part, tokens = _loss(model, [rows[place] for place in places], device)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from mixdpo.policy.experts import Experts, SharedTrunk
-from mixdpo.policy.scoring import BATCH_TOKENS
-from mixdpo.policy.tokens import TokenRow, length_sorted_batches, pad
+from mixdpo.policy.scoring import BATCH_TOKENS, prompt_batches
+from mixdpo.policy.tokens import TokenRow, pad
 
 # bytes that a run may hold; more than that is computed at every step
 ROOM = 1 << 30
@@ -31,7 +31,9 @@ class TrunkStates:
         ordered = list(different.values())
         mixed = torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16)
         with torch.no_grad(), mixed:
-            for places in length_sorted_batches([len(row) for row in ordered], BATCH_TOKENS):
+            for places in length_sorted_batches(
+                [*map(len, ordered)], BATCH_TOKENS, [prompt for prompt, _ in different]
+            ):
                 batch = [ordered[place] for place in places]
                 states = trunk.completion_states(pad(batch, device))
                 parts = states.split([len(row.completion) for row in batch])

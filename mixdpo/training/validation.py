@@ -36,10 +36,11 @@ class View(NamedTuple):
 def look(
     mixture: Mixture, pairs: PreferencePairs, tile_tokens: int, device: torch.device, precision: torch.dtype
 ) -> View:
-    """Run the mixture over pairs, longest first, in batches of about `TOKENS` tokens."""
+    """Run the mixture over pairs, longest first, in batches of about `TOKENS` tokens; those of one prompt share it."""
     shape = (len(pairs), mixture.experts.experts)
     logits, log_weights, change = (torch.zeros(shape, device=device) for _ in range(3))
-    for places in length_sorted_batches(pairs.lengths(), TOKENS // 2):
+    prompts = [tuple(row.prompt) for row in pairs.chosen]
+    for places in length_sorted_batches(pairs.lengths(), TOKENS // 2, prompts):
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
             result = forward(mixture, pairs, places, tile_tokens, device)
         logits[places] = mixture.likelihood.logits(result.margins.float())

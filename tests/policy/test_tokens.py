@@ -104,3 +104,18 @@ def test_batches_hold_each_row_once_within_the_budget_longest_first(lengths: lis
     assert [lengths[place] for place in flat] == sorted(lengths, reverse=True)
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(lengths[place] for place in batch) <= tokens
+
+
+@given(rows=st.lists(st.tuples(st.integers(1, 40), st.integers(0, 3)), max_size=20), tokens=st.integers(1, 100))
+@settings(max_examples=50, deadline=None, derandomize=True, database=None)
+def test_rows_with_one_key_are_neighbours_at_the_place_of_the_longest(rows: list[tuple[int, int]], tokens: int) -> None:
+    lengths, keys = [length for length, _ in rows], [key for _, key in rows]
+    batches = list(length_sorted_batches(lengths, tokens, keys))
+    flat = [place for batch in batches for place in batch]
+    assert sorted(flat) == list(range(len(rows)))
+    order = list(dict.fromkeys(keys[place] for place in flat))
+    assert [keys[place] for place in flat] == [key for key in order for _ in range(keys.count(key))]
+    longest = [max(length for length, its in rows if its == key) for key in order]
+    assert longest == sorted(longest, reverse=True)
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[place] for place in batch) <= tokens

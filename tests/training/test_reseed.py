@@ -73,6 +73,17 @@ def test_the_worst_explained_units_are_handed_over_for_so_many_steps() -> None:
     assert torch.equal(reseeder.hand_over(assigned_of(units), logits).units, units)
 
 
+def test_several_experts_share_the_worst_units_out() -> None:
+    reseeder = Reseeder(SETTINGS, 3)
+    reseeder.helped[1:] = 1
+    units = torch.tensor([[1.0, 0.0, 0.0]] * 6)
+    # the higher its place, the worse a unit is explained
+    logits = -torch.arange(6.0)[:, None].repeat_interleave(2, dim=0).expand(-1, 3)
+    handed = reseeder.hand_over(assigned_of(units), logits)
+    assert handed.units.argmax(dim=1).tolist() == [0, 0, 2, 1, 2, 1]
+    assert reseeder.helped.tolist() == [0, 0, 0]
+
+
 def test_in_a_run_it_brings_a_dead_expert_back(make_task: Make, train: Make, caplog: pytest.LogCaptureFixture) -> None:
     task = make_task([12, 12, 12])
     options = {
