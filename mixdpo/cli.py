@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from mixdpo import __version__
-from mixdpo.errors import MixDPOError
+from mixdpo.errors import ConfigError, MixDPOError
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -84,6 +84,11 @@ def _run(root: Path, stage: str, *arguments: Any) -> None:
     from mixdpo.layout import Layout
 
     params = load_params(root / "params.yaml")
+    if stage != "train" and (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise ConfigError(
+            f"{processes} processes were started, but one does `mixdpo {stage}`, and each would write its outputs; "
+            f"start one (`mixdpo train` alone takes several)"
+        )
     module = importlib.import_module(f"mixdpo.stages.{stage}")
     for path in module.run(params, Layout(root), *arguments):
         click.echo(f"wrote {path}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,8 +32,9 @@ def prepare_compute(settings: Device) -> Compute:
             "compute.device is cuda but this machine or this torch build has none; set it to auto or cpu in params.yaml"
         )
     _keep_large_buffers()
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # ranks on this machine, as torchrun says
+    if settings.threads or beside > 1:
+        torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // beside))
     kind = "cuda" if available and settings.device != "cpu" else "cpu"
     return Compute(torch.device(kind), torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32)
 

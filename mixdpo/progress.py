@@ -14,11 +14,17 @@ T = TypeVar("T")
 LOG_EVERY_SECONDS = 10.0
 
 
-def track(items: Iterable[T], what: str, total: int | None = None, done: int = 0) -> Iterator[T]:
-    """Yield `items`, showing how many of `total` are done (`done` were finished before a resume)."""
+def track(items: Iterable[T], what: str, total: int | None = None, done: int = 0, shown: bool = True) -> Iterator[T]:
+    """Yield `items`, showing how many of `total` are done (`done` were finished before a resume).
+
+    Args:
+        shown: not where another process shows the same.
+    """
     if total is None and isinstance(items, Sized):
         total = done + len(items)
-    if sys.stderr.isatty():
+    if not shown:
+        yield from items
+    elif sys.stderr.isatty():
         yield from _bar(items, what, total, done)
     else:
         yield from _lines(items, what, total, done)

@@ -163,4 +163,4 @@ class Device(Section):
 
     device: Literal["auto", "cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]  # of matrix products; log-probs, responsibilities and losses stay float32
-    threads: Natural  # CPU threads; 0 takes all
+    threads: Natural  # CPU threads of a process; 0 takes all, or an equal share where several train together

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from mixdpo.config.base import Count, Fraction, NonNegative, Positive, Section
+from mixdpo.config.base import Count, Fraction, Natural, NonNegative, Positive, Section
 from mixdpo.config.estep import Tempering
+
+
+class Parallel(Section):
+    """data x experts processes that train one policy together (docs/scaling.md)."""
+
+    data: Count  # that share the pairs of each step
+    experts: Count  # that share the experts; where a policy has fewer experts, more share the pairs
+    shard: bool = False  # spread a transformer body's parameters over all that train it (FSDP2)
+    timeout_seconds: Count = 600  # for which they wait for each other
+    restarts: Natural = 0  # after a process was lost; training goes on from its last checkpoint
 
 
 class Training(Section):
@@ -22,3 +32,4 @@ class Training(Section):
     # the most that a step may take, weights, gradients and moments included; null: what the device has. Steps that
     # would take more run layers twice or go in pieces, which changes nothing but time
     memory_gib: Positive | None = None
+    parallel: Parallel | None = None  # none: one process

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from mixdpo.compute import prepare_compute
-from mixdpo.config import Params
+from mixdpo.compute import Compute, prepare_compute
+from mixdpo.config import Params, parse_params
 from mixdpo.config.policy import Policy
 from mixdpo.errors import ConfigError
 from mixdpo.files import code_digests, digest, write_json, write_text
@@ -20,28 +22,56 @@ from mixdpo.stages.start import start_digests
 from mixdpo.stages.training_pairs import TrainingPairs
 from mixdpo.training import PreferencePairs, Setup, TrainingResult, train_mixture
 from mixdpo.training.growth import grow_mixture
+from mixdpo.training.parallel import Ranks, joined, started
+from mixdpo.training.parallel.launch import launch
 
 # rows of the curve that the summary averages over
 LAST_ROWS = 20
 
 
 def run(params: Params, layout: Layout, name: str) -> list[Path]:
-    """Train policies.NAME; a killed run resumes from its last checkpoint."""
+    """Train policies.NAME; a killed run resumes from its last checkpoint.
+
+    Where training.parallel asks for several processes and no launcher has started them, they are started here.
+    """
     if name not in params.policies:
         raise ConfigError(f"params.yaml has no policy {name!r}; it has {', '.join(params.policies)}")
-    policy = params.policies[name]
+    policy, parallel = params.policies[name], params.training.parallel
+    if parallel is not None and parallel.data * parallel.experts > 1 and started() == 1:
+        values = params.model_dump_json(by_alias=True)
+        written = launch(
+            run_rank, (values, str(layout.root), name), parallel.data * parallel.experts, parallel.restarts
+        )
+        return [Path(path) for path in written[0]]
     compute = prepare_compute(params.compute)
-    pairs = TrainingPairs(params, layout)
-    mixture, reference, tokenizer, own, started = new_mixture(params, layout, policy, compute, pairs)
-    train = pairs.pairs(tokenizer, "train", mixture.weighting, _strangers(policy), own)
-    validation = pairs.pairs(tokenizer, "validation", mixture.weighting, references=own)
-    if own is not None:
-        own.tidy()
-    data = [pairs.digests, own.digests if own is not None else []]
-    work = layout.work(f"train-{name}", _key(params, layout, policy, data))
-    setup = Setup(params.training, policy, params.seed, *compute, started=started)
+    with joined(parallel, policy.experts, compute.device) as ranks:
+        return _train(params, layout, name, compute, ranks)
+
+
+def run_rank(values: str, root: str, name: str) -> list[str]:
+    """What `launch` starts: one rank of `run`. Other processes take texts alone."""
+    return [str(path) for path in run(parse_params(json.loads(values)), Layout(Path(root)), name)]
+
+
+def _train(params: Params, layout: Layout, name: str, compute: Compute, ranks: Ranks) -> list[Path]:
+    """Train on this rank; the first one writes."""
+    policy = params.policies[name]
+    # what references score and versions bring is kept on the disk
+    with ranks.first_alone() if policy.references or policy.start else nullcontext():
+        pairs = TrainingPairs(params, layout)
+        mixture, reference, tokenizer, own, trained_before = new_mixture(params, layout, policy, compute, pairs)
+        train = pairs.pairs(tokenizer, "train", mixture.weighting, _strangers(policy), own)
+        validation = pairs.pairs(tokenizer, "validation", mixture.weighting, references=own)
+        if own is not None:
+            own.tidy()
+        data = [pairs.digests, own.digests if own is not None else []]
+        work = layout.work(f"train-{name}", _key(params, layout, policy, data))
+    device = compute.device if ranks.alone else ranks.device
+    setup = Setup(params.training, policy, params.seed, device, compute.precision, started=trained_before, ranks=ranks)
     fit = grow_mixture if policy.growth else train_mixture
     result = fit(mixture, train, validation, setup, checkpoint=work)
+    if not ranks.first:
+        return []
     experts = mixture.experts.experts
     trained = MixturePolicy(
         mixture.experts,
@@ -71,7 +101,7 @@ def _key(params: Params, layout: Layout, policy: Policy, data: list[Any]) -> str
     return digest(
         [
             policy.model_dump(mode="json"),
-            params.training.model_dump(),
+            params.training.model_dump(exclude={"parallel"}),  # any number of ranks goes on from a checkpoint
             params.seed,
             params.compute.model_dump(),
             data,

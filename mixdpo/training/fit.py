@@ -72,7 +72,7 @@ class Fit:
         Raises:
             TrainingError: weights, gradients and moments alone are more than there is.
         """
-        self.pairs = pairs
+        self.pairs, self.device = pairs, device
         self.needs = Needs.of(experts, precision)
         self.trunk_runs = not states_known
         # a padded body runs every row at the length of the longest

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
-from torch.nn import Parameter
 
 from mixdpo.policy.experts import Experts
 
@@ -25,21 +23,28 @@ def perturb_others(experts: Experts, stay: Sequence[int], scale: float, generato
         parameter[place] = value
 
 
-class Frozen:
-    """Keeps some experts exactly as they are.
+def freeze_models(experts: Experts, frozen: Sequence[int]) -> None:
+    """Experts that are models of their own stop learning; of others, `Frozen` takes care."""
+    for expert in frozen:
+        for parameter, place in experts.expert_parameters(expert):
+            if place is None:
+                parameter.requires_grad_(False)
 
-    Experts of one shared architecture are slices of one parameter, which an optimiser moves as a whole: their
-    gradients are cleared before the step, and whatever the step did to them (weight decay) is undone.
+
+class Frozen:
+    """Keeps experts of one shared architecture exactly as they are.
+
+    They are slices of one parameter, which an optimiser moves as a whole: their gradients are cleared before the step,
+    and whatever the step did to them (weight decay) is undone.
     """
 
     def __init__(self, experts: Experts, frozen: Sequence[int]) -> None:
-        self._slices: list[tuple[Parameter, int, Tensor]] = []
-        for expert in frozen:
-            for parameter, place in experts.expert_parameters(expert):
-                if place is None:
-                    parameter.requires_grad_(False)
-                else:
-                    self._slices.append((parameter, place, parameter[place].detach().clone()))
+        self._slices = [
+            (parameter, place, parameter[place].detach().clone())
+            for expert in frozen
+            for parameter, place in experts.expert_parameters(expert)
+            if place is not None
+        ]
 
     @torch.no_grad()
     def clear_gradients(self) -> None:

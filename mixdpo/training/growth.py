@@ -20,11 +20,11 @@ from torch import Tensor
 
 from mixdpo.objective import responsibilities
 from mixdpo.policy.weighting.select import select_weights
-from mixdpo.training.checkpoint import load_checkpoint, save_checkpoint
 from mixdpo.training.estep import NOT_GIVEN
 from mixdpo.training.health import Finding, diagnose
 from mixdpo.training.mixture import Mixture
 from mixdpo.training.pairs import PreferencePairs
+from mixdpo.training.parallel import load_whole, save_whole, spread, told_state
 from mixdpo.training.run import Continuation, Row, Setup
 from mixdpo.training.trainer import TrainingResult, train_mixture
 from mixdpo.training.validation import View, look, marginal, signs
@@ -169,9 +169,10 @@ class _Growth:
     def _phase(self, name: str, mixture: Mixture, after: Continuation | None) -> TrainingResult:
         """One training run; where it has finished before, what it left."""
         running, finished = (self.checkpoint and self.checkpoint / f"{name}-{end}" for end in ("running", "finished"))
-        state = load_checkpoint(finished, mixture, None) if finished else None
-        if state is not None:
-            mixture.to(self.setup.device).eval()
+        ranks = self.setup.ranks
+        state = told_state(finished, ranks)
+        if finished and state is not None:
+            load_whole(finished, mixture, None, mixture, ranks)
             findings = [Finding(*finding) for finding in state["findings"]]
             return TrainingResult(state["history"], findings, state["seen"])
         steps = None if after is None else self.settings.steps
@@ -179,17 +180,18 @@ class _Growth:
         result = train_mixture(mixture, self.train, self.validation, setup, running, steps)
         if finished:
             state = {"history": result.history, "findings": result.findings, "seen": result.seen}
-            save_checkpoint(finished, mixture, None, state)
-        if running:
+            save_whole(finished, mixture, None, state, mixture, ranks)
+        if running and ranks.first:
             shutil.rmtree(running, ignore_errors=True)
         return result
 
     def _look(self, pairs: PreferencePairs) -> View:
         setup = self.setup
-        return look(self.mixture, pairs, setup.settings.tile_tokens, setup.device, setup.precision)
+        mixture = spread(self.mixture, setup.ranks).to(setup.device).eval()
+        return look(mixture, pairs, setup.settings.tile_tokens, setup.device, setup.precision)
 
     def _groups(self, pairs: PreferencePairs) -> Tensor | None:
-        return pairs.annotators.to(self.setup.device) if self.by_annotator else None
+        return pairs.annotators if self.by_annotator else None
 
     def _responsible(self, view: View) -> Tensor:
         return responsibilities(view.logits, view.log_weights, self._groups(self.train))
@@ -202,7 +204,7 @@ class _Growth:
 
     def _halves(self, view: View, parent: int) -> Tensor:
         """The units of a parent: the half that it explains worst is given its copy, the other half itself: (units,)."""
-        units = self.units.to(view.logits.device)
+        units = self.units
         count = int(units.max()) + 1
         own = self._responsible(view).argmax(dim=-1) == parent
         nats = F.logsigmoid(view.logits[:, parent])
@@ -210,7 +212,7 @@ class _Growth:
         explained = nats.new_zeros(count).index_add(0, units, nats) / pairs
         members = units[own].unique()
         ordered = members[explained[members].argsort(stable=True)]
-        given = torch.full((count,), NOT_GIVEN, device=units.device)
+        given = torch.full((count,), NOT_GIVEN)
         given[ordered] = parent
         given[ordered[: len(ordered) // 2]] = self.size
         return given

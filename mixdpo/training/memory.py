@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from mixdpo.policy.experts import Experts, SharedTrunk
 from mixdpo.policy.head_logps import KEPT_BYTES
@@ -57,8 +59,8 @@ class Needs:
         again = min(again, token)  # of a frozen trunk nothing is kept
         width = model.trunk.get_input_embeddings().weight.shape[1]
         return cls(
-            weights=sum(each.nbytes for each in tensors),
-            learning=3 * sum(each.nbytes for each in tensors if each.requires_grad),
+            weights=sum(_held(each).nbytes for each in tensors),
+            learning=3 * sum(_held(each).nbytes for each in tensors if each.requires_grad),
             token=token,
             token_again=again,
             layer=(token - again) / getattr(model.trunk.config, "num_hidden_layers", 1),
@@ -79,6 +81,11 @@ class Needs:
         return round(models * (trunk + heads) + tokens * self.layer)
 
 
+def _held(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor, which may be spread over several."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def _left_by_a_token(model: SharedTrunk, recompute: bool, precision: torch.dtype) -> float:
     length = min(PROBE, model.context or PROBE)
     one, two = (_left_by_rows(model, rows, length, recompute, precision) for rows in (1, 2))
@@ -87,7 +94,7 @@ def _left_by_a_token(model: SharedTrunk, recompute: bool, precision: torch.dtype
 
 def _left_by_rows(model: SharedTrunk, rows: int, length: int, recompute: bool, precision: torch.dtype) -> int:
     """Bytes that a forward pass over some rows leaves for the way back, weights not counted."""
-    own = {each.untyped_storage().data_ptr() for each in [*model.trunk.parameters(), *model.trunk.buffers()]}
+    own = {_held(each).untyped_storage().data_ptr() for each in [*model.trunk.parameters(), *model.trunk.buffers()]}
     left: dict[int, int] = {}
 
     def see(tensor: Tensor) -> Tensor:
@@ -121,4 +128,5 @@ def free_bytes(device: torch.device) -> int | None:
     for limit, used in LIMITS:
         with suppress(OSError, ValueError):  # no such file; or "max", for none
             free.append(int(Path(limit).read_text(encoding="ascii")) - int(Path(used).read_text(encoding="ascii")))
-    return min(free, default=None)
+    # processes that train together on one machine, as torchrun says, share what it has
+    return min(free) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if free else None

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from mixdpo.objective import implicit_rewards
 from mixdpo.policy.experts import Experts
 from mixdpo.policy.likelihood import Likelihood
-from mixdpo.policy.tokens import pad
 from mixdpo.policy.weighting import Weighting
 from mixdpo.training.pairs import PreferencePairs
 
@@ -39,13 +38,6 @@ class Forward(NamedTuple):
         """log π/ρ a token of the chosen completions: (pairs, experts), nats. Likelihood displacement shows here."""
         ratio = implicit_rewards(self.chosen_logps, self.chosen_reference, beta=1.0)
         return ratio / self.chosen_tokens[:, None]
-
-
-def forward(
-    mixture: Mixture, pairs: PreferencePairs, places: Sequence[int], tile_tokens: int, device: torch.device
-) -> Forward:
-    """Margins and log-weights of some pairs. The chosen and rejected rows run as one batch."""
-    return weigh(mixture, pairs, places, mixture.experts(pad(pairs.rows(places), device), tile_tokens))
 
 
 def weigh(mixture: Mixture, pairs: PreferencePairs, places: Sequence[int], logps: Tensor) -> Forward:

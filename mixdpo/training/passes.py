@@ -9,16 +9,15 @@ have no responsibility, is run again there, if its gradient is not 0 (as GradCac
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mixdpo.policy.experts import Experts, IndependentExperts, SharedTrunk
-from mixdpo.policy.tokens import pad
+from mixdpo.policy.tokens import TokenRow, pad
 from mixdpo.training.fit import Fit
-from mixdpo.training.states import TrunkStates
 
 if TYPE_CHECKING:
     from mixdpo.training.pairs import PreferencePairs
@@ -44,11 +43,15 @@ class Passes:
         tile_tokens: int,
         device: torch.device,
         precision: torch.dtype = torch.float32,
-        states: TrunkStates | None = None,
+        states: Callable[[Sequence[TokenRow]], Tensor] | None = None,
+        together: bool = False,
     ) -> None:
-        """Args: states: of these pairs' rows among others, where the trunk is frozen."""
+        """Args:
+        states: gives those of rows, where the experts are not to compute them.
+        together: no way back is left out, because other processes go it at the same time.
+        """
         self.experts, self.pairs, self.fit, self.tile_tokens = experts, pairs, fit, tile_tokens
-        self.device, self.precision, self.states = device, precision, states
+        self.device, self.precision, self.states, self.together = device, precision, states, together
         self._places: Sequence[int] = []
         self._passed: list[_Passed] = []
 
@@ -82,7 +85,7 @@ class Passes:
             model, columns, pairs, logps = self._passed.pop()
             part = gradient[self._rows(pairs), columns]
             if logps.requires_grad:
-                if part.any():
+                if self.together or part.any():
                     logps.backward(part)
             elif any(parameter.requires_grad for parameter in model.parameters()):
                 self._again(model, columns, pairs[part.view(2, len(pairs), -1).any(dim=-1).any(dim=0).cpu()], gradient)

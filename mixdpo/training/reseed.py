@@ -86,4 +86,4 @@ class Reseeder(nn.Module):
         for parameter, place in experts.expert_parameters(expert):
             for name, moment in optimizer.state.get(parameter, {}).items():
                 if name != "step":
-                    moment[... if place is None else place] = 0.0
+                    (moment if place is None else moment[place]).zero_()

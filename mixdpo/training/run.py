@@ -16,16 +16,14 @@ from mixdpo.errors import TrainingError
 from mixdpo.training.batching import epoch_batches
 from mixdpo.training.estep import EStep
 from mixdpo.training.figures import step_figures
-from mixdpo.training.fit import Fit
-from mixdpo.training.freezing import Frozen, perturb_others
+from mixdpo.training.freezing import Frozen, freeze_models, perturb_others
 from mixdpo.training.health import Finding, diagnose
 from mixdpo.training.mixture import Mixture, weigh
 from mixdpo.training.mstep import closed_form_updates, m_step_loss
 from mixdpo.training.pairs import PreferencePairs
-from mixdpo.training.passes import Passes
+from mixdpo.training.parallel import ALONE, Ranks, SpreadExperts, agree, passes_of, spread
 from mixdpo.training.reseed import Reseeder
 from mixdpo.training.schedule import adamw, set_learning_rate
-from mixdpo.training.states import frozen_states
 from mixdpo.training.validation import look, marginal, signs
 
 if TYPE_CHECKING:
@@ -59,6 +57,7 @@ class Setup:
         precision: of matrix products; log-probs, responsibilities and losses are float32.
         started: how many experts, the first ones, come trained from elsewhere: noise is for the others.
         after: where the mixture has been trained before; None: it is new.
+        ranks: the processes that train it together, each of which has it whole at the start and at the end.
     """
 
     settings: Training
@@ -68,6 +67,7 @@ class Setup:
     precision: torch.dtype = torch.float32
     started: int = 0
     after: Continuation | None = None
+    ranks: Ranks = ALONE
 
 
 class Run:
@@ -90,12 +90,14 @@ class Run:
         settings, policy, experts = setup.settings, setup.policy, mixture.experts.experts
         self.setup, self.train, self.validation = setup, train, validation
         self.by_annotator = policy.latent == "annotator"
-        # no dropout: the policy's log-probs must be those that the reference and the evaluation see
-        self.mixture = mixture.to(setup.device).eval()
         if policy.symmetry.kind == "noise" and experts > 1 and setup.after is None:
             noise = torch.Generator().manual_seed(setup.seed)
             stay = {*policy.frozen, *range(setup.started)}
             perturb_others(mixture.experts, sorted(stay), policy.symmetry.scale, noise)
+        freeze_models(mixture.experts, policy.frozen)
+        mixture = spread(mixture, setup.ranks)
+        # no dropout: the policy's log-probs must be those that the reference and the evaluation see
+        self.mixture = mixture.to(setup.device).eval()
         self.frozen = Frozen(mixture.experts, policy.frozen)
         self.estep = EStep(policy, settings.tempering, train, experts, settings.batch_pairs, setup.seed)
         self.estep.to(setup.device)
@@ -124,18 +126,13 @@ class Run:
             for batch in epoch_batches(train.annotators, settings.batch_pairs, setup.seed, epoch, self.by_annotator)
         )
         self.batches = list(itertools.islice(batches, steps))
-        rows = train.rows(sorted({place for batch in self.batches for place in batch}))
-        states = frozen_states(mixture.experts, rows, setup.device, setup.precision)
-        fit = Fit(
-            mixture.experts, train, setup.device, setup.precision, settings.memory_gib, states_known=states is not None
-        )
-        fit.tell(self.batches)
-        self.passes = Passes(mixture.experts, train, fit, settings.tile_tokens, setup.device, setup.precision, states)
+        self.passes = passes_of(mixture.experts, train, setup.device, setup.precision, settings, self.batches)
 
     def step(self, step: int) -> Row:
         """One optimiser step on one batch; returns its figures."""
         places = self.batches[step]
         setup, mixture, policy = self.setup, self.mixture, self.setup.policy
+        setup.ranks.reach(step + 1)
         set_learning_rate(self.optimizer, step, len(self.batches), setup.settings.warmup)
         self.optimizer.zero_grad(set_to_none=True)
         logps = self.passes.forward(places, self.estep.expected(self.done + step, places))
@@ -144,6 +141,7 @@ class Run:
         assigned = self.estep(self.done + step, places, logits.detach(), result.log_weights.detach())
         if self.reseeder is not None:
             assigned = self.reseeder.hand_over(assigned, logits.detach())
+        agree(setup.ranks, (assigned.pairs, assigned.beliefs, assigned.units))
         loss, log = m_step_loss(result, logits, assigned, mixture, policy, self.done + step)
         if not math.isfinite(log["loss"]):
             self._refuse("loss", step, places, result.margins)
@@ -151,6 +149,8 @@ class Run:
         loss.backward()  # as far as the log-probs, and into the gate
         assert logps.grad is not None
         self.passes.backward(logps.grad)
+        gate = self.parameters["gate_gradient_norm"]
+        agree(setup.ranks, [parameter.grad for parameter in gate if parameter.grad is not None])
         log |= self._clip(step, places, result.margins)
         self.optimizer.step()
         self.frozen.restore()
@@ -169,7 +169,7 @@ class Run:
         """Log-likelihood of the validation pairs, nats a pair, and what is wrong with the mixture as it is now."""
         setup = self.setup
         view = look(self.mixture, self.validation, setup.settings.tile_tokens, setup.device, setup.precision)
-        groups = self._groups(self.validation, range(len(self.validation)))
+        groups = self.validation.annotators if self.by_annotator else None
         return marginal(view, groups), diagnose(signs(view, groups))
 
     def _clip(self, step: int, places: list[int], margins: Tensor) -> Row:
@@ -177,12 +177,18 @@ class Run:
         self.frozen.clear_gradients()
         norms = {}
         for name, parameters in self.parameters.items():
-            if parameters:
-                norm = torch.nn.utils.clip_grad_norm_(parameters, self.setup.settings.clip)
+            norm = self._clip_norm(name, parameters)
+            if norm is not None:
                 if not math.isfinite(norm):
                     self._refuse("gradient", step, places, margins)
                 norms[name] = norm.item()
         return norms
+
+    def _clip_norm(self, name: str, parameters: list[Parameter]) -> Tensor | None:
+        experts, limit = self.mixture.experts, self.setup.settings.clip
+        if name == "gradient_norm" and isinstance(experts, SpreadExperts):
+            return experts.clip_gradient(limit)
+        return torch.nn.utils.clip_grad_norm_(parameters, limit) if parameters else None
 
     def _groups(self, pairs: PreferencePairs, places: Sequence[int]) -> Tensor | None:
         return pairs.annotators[torch.as_tensor(places)].to(self.setup.device) if self.by_annotator else None

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from torch.distributed.tensor import DTensor
+from torch.nn import Parameter
 from torch.optim import AdamW, Optimizer
 
 
 def adamw(groups: Iterable[Mapping[str, Any]], weight_decay: float) -> Optimizer:
     """Fused AdamW; each group names its `params` and peak learning rate `lr`."""
-    optimizer = AdamW([dict(group) for group in groups], weight_decay=weight_decay, fused=True)
+    parts = [dict(group, params=part) for group in groups for part in _alike(group["params"])]
+    optimizer = AdamW(parts, weight_decay=weight_decay, fused=True)
     for group in optimizer.param_groups:
         group["peak"] = group["lr"]
     return optimizer
+
+
+def _alike(parameters: Sequence[Parameter]) -> list[list[Parameter]]:
+    """Parameters that are spread over ranks, and others: one fused update does not take both."""
+    spread: list[Parameter] = []
+    rest: list[Parameter] = []
+    for parameter in parameters:
+        (spread if isinstance(parameter, DTensor) else rest).append(parameter)
+    return [spread, rest] if spread else [rest]
 
 
 def set_learning_rate(optimizer: Optimizer, step: int, steps: int, warmup: float) -> None:

@@ -26,7 +26,7 @@ class TrunkStates:
     def __init__(
         self, trunk: SharedTrunk, rows: Sequence[TokenRow], device: torch.device, precision: torch.dtype
     ) -> None:
-        different = {_key(row): row for row in rows}
+        different = {key_of(row): row for row in rows}
         self.rows: dict[Key, Tensor] = {}
         ordered = list(different.values())
         mixed = torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16)
@@ -37,11 +37,11 @@ class TrunkStates:
                 batch = [ordered[place] for place in places]
                 states = trunk.completion_states(pad(batch, device))
                 parts = states.split([len(row.completion) for row in batch])
-                self.rows |= {_key(row): part for row, part in zip(batch, parts, strict=True)}
+                self.rows |= {key_of(row): part for row, part in zip(batch, parts, strict=True)}
 
     def __call__(self, rows: Sequence[TokenRow]) -> Tensor:
         """(completion tokens, width), in the order of `pad(rows)`."""
-        return torch.cat([self.rows[_key(row)] for row in rows])
+        return torch.cat([self.rows[key_of(row)] for row in rows])
 
 
 def frozen_states(
@@ -50,10 +50,11 @@ def frozen_states(
     """States of these rows; None where the trunk learns, is not one for all experts, or they need more than `room`."""
     if not isinstance(experts, SharedTrunk) or any(part.requires_grad for part in experts.trunk.parameters()):
         return None
-    tokens = sum(len(completion) for _, completion in {_key(row) for row in rows})
+    tokens = sum(len(completion) for _, completion in {key_of(row) for row in rows})
     width = experts.trunk.get_input_embeddings().weight.shape[1]
     return TrunkStates(experts, rows, device, precision) if 4 * tokens * width <= room else None
 
 
-def _key(row: TokenRow) -> Key:
+def key_of(row: TokenRow) -> Key:
+    """The same for rows of the same content."""
     return tuple(row.prompt), tuple(row.completion)

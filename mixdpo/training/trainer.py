@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from mixdpo.errors import TrainingError
 from mixdpo.progress import track
-from mixdpo.training.checkpoint import load_checkpoint, read_state, save_checkpoint
 from mixdpo.training.health import Finding
 from mixdpo.training.mixture import Mixture
 from mixdpo.training.pairs import PreferencePairs
+from mixdpo.training.parallel import load_whole, save_whole, take_back, told_state
 from mixdpo.training.run import Row, Run, Setup
 
 if TYPE_CHECKING:
@@ -64,10 +64,11 @@ def train_mixture(
             (names step and pairs).
     """
     _refuse_unfit(mixture, train, validation, setup)
-    state = read_state(checkpoint) if checkpoint else None
+    ranks = setup.ranks
+    state = told_state(checkpoint, ranks)
     if checkpoint is not None and state is not None:
         run = Run(mixture, train, validation, dataclasses.replace(setup, seed=state["seed"]), steps)
-        load_checkpoint(checkpoint, run.state, run.optimizer)
+        load_whole(checkpoint, run.state, run.optimizer, run.mixture, ranks)
         logger.warning("resuming after step %d of %d", len(state["history"]), len(run.batches))
     elif setup.policy.starts is not None and mixture.experts.experts > 1 and setup.after is None:
         run, state = _best_start(mixture, train, validation, setup, steps, setup.policy.starts)
@@ -77,7 +78,8 @@ def train_mixture(
     seen: dict[str, int] = state["seen"]
     start = len(history)
     findings: list[Finding] = []
-    for step in track(range(start, len(run.batches)), "training", total=len(run.batches), done=start):
+    steps_left = range(start, len(run.batches))
+    for step in track(steps_left, "training", total=len(run.batches), done=start, shown=ranks.first):
         row = run.step(step)
         last = step + 1 == len(run.batches)
         if last or (step + 1) % setup.settings.evaluate_every == 0:
@@ -86,7 +88,8 @@ def train_mixture(
                 _tell(findings, seen, step + 1)
         history.append(row)
         if checkpoint and not last and (step + 1) % setup.settings.checkpoint_every == 0:
-            save_checkpoint(checkpoint, run.state, run.optimizer, state)
+            save_whole(checkpoint, run.state, run.optimizer, state, run.mixture, ranks)
+    take_back(run.mixture, mixture)
     return TrainingResult(history, findings, seen)
 
 
@@ -108,7 +111,8 @@ def _best_start(
         seed = setup.seed + number * SEED_STRIDE
         mixture.load_state_dict(untouched)
         run = Run(mixture, train, validation, dataclasses.replace(setup, seed=seed), steps)
-        rows = [run.step(step) for step in track(range(min(starts.steps, len(run.batches))), f"start {number + 1}")]
+        first = range(min(starts.steps, len(run.batches)))
+        rows = [run.step(step) for step in track(first, f"start {number + 1}", shown=setup.ranks.first)]
         evidence, _ = run.look()
         logger.info("start %d of %d (seed %d): %.4f nats a validation pair", number + 1, starts.number, seed, evidence)
         if best is None or evidence > best[0]:
@@ -134,6 +138,13 @@ def _refuse_unfit(mixture: Mixture, train: PreferencePairs, validation: Preferen
         raise TrainingError(
             f"{len(train)} training and {len(validation)} validation pairs; both splits need some: raise "
             f"preferences.annotators or candidates.prompts in params.yaml"
+        )
+    parallel, ranks = setup.settings.parallel, setup.ranks
+    asked = 1 if parallel is None else parallel.data * parallel.experts
+    if asked != ranks.size:
+        raise TrainingError(
+            f"training.parallel asks for {asked} processes but {ranks.size} train; use `mixdpo train`, which starts "
+            f"them, or leave training.parallel out"
         )
     units, unit = len(train), "pairs"
     if setup.policy.latent == "annotator":

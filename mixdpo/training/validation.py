@@ -17,15 +17,16 @@ from mixdpo.objective import (
 from mixdpo.objective.mixture import group_prior
 from mixdpo.policy.tokens import length_sorted_batches
 from mixdpo.training.health import Signs
-from mixdpo.training.mixture import Mixture, forward
+from mixdpo.training.mixture import Mixture, weigh
 from mixdpo.training.pairs import PreferencePairs
+from mixdpo.training.parallel import log_probs
 
 # padded tokens of one forward pass
 TOKENS = 8192
 
 
 class View(NamedTuple):
-    """All held-out pairs under the mixture as it is now, in their order."""
+    """All held-out pairs under the mixture as it is now, in their order; on the CPU, where all ranks see the same."""
 
     logits: Tensor  # (pairs, experts): margins after label noise
     log_weights: Tensor  # (pairs, experts)
@@ -38,14 +39,14 @@ def look(
 ) -> View:
     """Run the mixture over pairs, longest first, in batches of about `TOKENS` tokens; those of one prompt share it."""
     shape = (len(pairs), mixture.experts.experts)
-    logits, log_weights, change = (torch.zeros(shape, device=device) for _ in range(3))
+    logits, log_weights, change = (torch.zeros(shape) for _ in range(3))
     prompts = [tuple(row.prompt) for row in pairs.chosen]
     for places in length_sorted_batches(pairs.lengths(), TOKENS // 2, prompts):
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
-            result = forward(mixture, pairs, places, tile_tokens, device)
-        logits[places] = mixture.likelihood.logits(result.margins.float())
-        log_weights[places] = result.log_weights.float()
-        change[places] = result.chosen_change()
+        logps = log_probs(mixture.experts, pairs, places, tile_tokens, device, precision)
+        result = weigh(mixture, pairs, places, logps)
+        logits[places] = mixture.likelihood.logits(result.margins).cpu()
+        log_weights[places] = result.log_weights.cpu()
+        change[places] = result.chosen_change().cpu()
     return View(logits, log_weights, change)
 
 

@@ -18,9 +18,10 @@ from mixdpo.config.estep import Tempering
 from mixdpo.policy.experts import SharedTrunk
 from mixdpo.policy.likelihood import Likelihood
 from mixdpo.policy.loading import new_experts
+from mixdpo.policy.tokens import pad
 from mixdpo.policy.weighting import PriorWeights
 from mixdpo.training.estep import EStep
-from mixdpo.training.mixture import Mixture, forward
+from mixdpo.training.mixture import Mixture, weigh
 from mixdpo.training.mstep import m_step_loss
 
 # TRL asks transformers by an old name
@@ -101,7 +102,7 @@ def test_loss_and_gradients_are_trls(
     smoothed = {"kind": "smoothed", "epsilon": label_smoothing}
     policy = make_policy(1, noise=smoothed if label_smoothing else None)
     places = list(range(len(pairs)))
-    result = forward(mixture, pairs, places, 4096, torch.device("cpu"))
+    result = weigh(mixture, pairs, places, experts(pad(pairs.rows(places))))
     assert result.margins.abs().max() > 0.05  # away from the reference, where all losses are ln 2
     logits = mixture.likelihood.logits(result.margins)
     estep = EStep(policy, Tempering(start=1.0, steps=0), pairs, 1, len(pairs), seed=0)

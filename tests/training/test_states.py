@@ -10,7 +10,7 @@ import torch
 
 from mixdpo.policy.loading import new_experts
 from mixdpo.policy.tokens import pad
-from mixdpo.training import run
+from mixdpo.training.parallel import passes
 from mixdpo.training.states import TrunkStates, frozen_states
 
 CPU, FP32 = torch.device("cpu"), torch.float32
@@ -46,7 +46,7 @@ def test_training_from_states_is_training(
 ) -> None:
     task = make_task([6, 6])
     held = train(task, task, 2, architecture=SHARED, symmetry=NOISE, epochs=2).result.history
-    monkeypatch.setattr(run, "frozen_states", lambda *_: None)
+    monkeypatch.setattr(passes, "frozen_states", lambda *_: None)
     fresh = train(task, task, 2, architecture=SHARED, symmetry=NOISE, epochs=2).result.history
     for one, other in zip(held, fresh, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
