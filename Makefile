@@ -31,8 +31,8 @@ run: .venv/complete ## the whole job on the profile in params.yaml, through Pref
 repro: .venv/complete ## the same up to the report, by DVC alone
 	@$(BIN)/dvc repro
 
-test: .venv/complete ## run the tests
-	@$(BIN)/python -m pytest
+test: .venv/complete ## run the tests, in two processes
+	@$(BIN)/python -m pytest -n 2
 
 check: .venv/complete ## format, lint, types, configuration: what pre-commit and CI run too
 	@scripts/check

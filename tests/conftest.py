@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+# before torch is imported: the models are small, and two processes of tests share the processors
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+# they share the Prefect server, and the longest test is among them: first, and in one process
+TOGETHER = ("tests/test_end_to_end.py", "tests/flows/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(TOGETHER))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Side by side (`pytest -n 2`), each process gets whole files, so that what a file shares is made once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "together" if nodeid.startswith(TOGETHER) else nodeid.split("::")[0]
+
+    return ByFile(config, log)
+
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
-    """One real Prefect server, with a database of its own, for all tests."""
-    import flows
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One real Prefect server for all tests, as flows start it; yields its home, which has a database of its own."""
+    from flows.server import server
 
-    assert flows.QUIET  # imported first: prefect reads its settings once
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
+    home = tmp_path_factory.mktemp("prefect")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(home))
+        with server():
+            yield home
 
 
 @pytest.fixture(scope="session")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from mixdpo.evaluation.heldout import HeldOut
-from mixdpo.evaluation.measure import Opinion
-from mixdpo.evaluation.samples import Prompts, Samples
+if TYPE_CHECKING:  # the report reads these tables without torch
+    from mixdpo.evaluation.heldout import HeldOut
+    from mixdpo.evaluation.measure import Opinion
+    from mixdpo.evaluation.samples import Prompts, Samples
 
 PAIRS = pa.schema(
     [

@@ -37,7 +37,8 @@ def until(condition: Callable[[], bool], seconds: float = 15) -> bool:
 
 
 def written_pid(path: Path) -> int:
-    assert until(lambda: path.is_file() and path.read_text().strip() != "")
+    # where the machine is busy, importing Prefect alone takes longer than any of the waits for an end
+    assert until(lambda: path.is_file() and path.read_text().strip() != "", seconds=120)
     return int(path.read_text())
 
 

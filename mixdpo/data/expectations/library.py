@@ -1,4 +1,4 @@
-"""Great Expectations, imported in one place: its import warns about modules of the standard library that it uses."""
+"""Great Expectations, imported in one place: its import warns about modules that it uses or would use."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import warnings
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", r"module 'sre_\w+' is deprecated", DeprecationWarning)
+    # where another package (Ray) brings Google's client without all that belongs to it
+    warnings.filterwarnings("ignore", r"Please install grpcio-status", ImportWarning)
     import great_expectations as gx
     import great_expectations.expectations as gxe
     from great_expectations.execution_engine import PandasExecutionEngine
