@@ -31,9 +31,7 @@ class TrunkStates:
         ordered = list(different.values())
         mixed = torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16)
         with torch.no_grad(), mixed:
-            for places in length_sorted_batches(
-                [*map(len, ordered)], BATCH_TOKENS, [prompt for prompt, _ in different]
-            ):
+            for places in prompt_batches(ordered, BATCH_TOKENS):
                 batch = [ordered[place] for place in places]
                 states = trunk.completion_states(pad(batch, device))
                 parts = states.split([len(row.completion) for row in batch])

@@ -52,7 +52,7 @@ def found_groups(trained: Any, held_out: Any) -> tuple[float, float, float]:
     [
         ([20, 20], [10, 10], 5, {}),
         ([20, 20, 20], [10, 10, 10], 5, {}),
-        # with so many, one start in three ends with two tastes in one expert; three starts a seed take five times as long
+        # with so many, one start in three ends with two tastes in one expert; three starts take five times as long
         ([20] * 5, [10] * 5, 2, {"each": 16, "epochs": 6, "starts": {"number": 3, "steps": 80}}),
         ([54, 6], [27, 3], 5, {"weights": GLOBAL}),
     ],
