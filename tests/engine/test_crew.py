@@ -159,7 +159,7 @@ def test_a_killed_run_goes_on_from_its_finished_shards(ray_cluster: str, log: Pa
     code = DRIVER.format(tests=str(Path(__file__).parent), root=str(tmp_path))
     environment = os.environ | {"RAY_ADDRESS": ray_cluster}
     with subprocess.Popen((sys.executable, "-c", code), env=environment, stderr=subprocess.DEVNULL) as driver:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not list(work.glob("*.parquet")):
             assert driver.poll() is None
             assert time.monotonic() < deadline
