@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 
 from mixdpo.data.schema import read_table
 from mixdpo.engine.task import Engine, Shard, Task
-from mixdpo.files import digest, replacing
+from mixdpo.files import replacing
 from mixdpo.progress import track
 
 
@@ -39,7 +40,7 @@ def map_shards(engine: Engine, task: Task, shards: Sequence[pa.Table], directory
     whole or not at all: workers need no access, and a killed run loses the shards that were being worked on.
 
     Args:
-        shards: tables whose rows are JSON values; read twice, one at a time, so they may come from a file.
+        shards: read twice, one at a time, so they may come from a file.
         what: for the progress bar and errors, as in "annotating grammar".
 
     Returns:
@@ -48,7 +49,7 @@ def map_shards(engine: Engine, task: Task, shards: Sequence[pa.Table], directory
     Raises:
         MixDPOError: a shard's own error, naming it. Finished shards stay.
     """
-    paths = [directory / f"{digest(rows.to_pydict())[:32]}.parquet" for rows in shards]
+    paths = [directory / f"{content(rows)[:32]}.parquet" for rows in shards]
     missing = {path: Shard(what, place, shards) for place, path in enumerate(paths) if not _whole(path)}
     finished = engine.map(task, list(missing.values()))
     for shard, result in track(finished, what, total=len(paths), done=len(paths) - len(missing)):
@@ -60,6 +61,16 @@ def map_shards(engine: Engine, task: Task, shards: Sequence[pa.Table], directory
 def read_shards(paths: Sequence[Path]) -> pa.Table:
     """All results in the order of `paths`; there must be one."""
     return pa.concat_tables([read_table(path) for path in paths])
+
+
+def content(rows: pa.Table) -> str:
+    """sha256 (hex) of columns and values, whatever table the rows are a slice of; a seventh of the cost of JSON."""
+    # taken, so that no bit of a neighbouring row is left in a buffer
+    own = rows.replace_schema_metadata().take(pa.array(range(rows.num_rows), pa.int64())).combine_chunks()
+    buffer = pa.BufferOutputStream()
+    with pa.ipc.new_stream(buffer, own.schema) as stream:
+        stream.write_table(own)
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
 def _whole(path: Path) -> bool:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from mixdpo.engine import Function, map_shards, read_shards, slices
 from mixdpo.engine.local import InProcess
+from mixdpo.engine.shards import content
 from mixdpo.errors import DataError
 
 TABLE = pa.table({"number": list(range(10)), "name": [f"row {n}" for n in range(10)]})
@@ -70,6 +72,19 @@ def test_a_result_belongs_to_its_rows(log: Path, tmp_path: Path) -> None:
     paths = map_shards(InProcess(), Square(log), changed, work, "squaring")
     assert log.read_text().split()[5:] == ["load", "0"]
     assert read_shards(paths)["square"].to_pylist() == [81, 0, 1, 4, 0, 1, 4, 9, 0, 1, 4]
+
+
+def test_contents_are_of_values_not_of_buffers(tmp_path: Path) -> None:
+    texts = [None if n % 3 == 0 else f"text {n}" for n in range(40)]
+    table = pa.table({"text": texts, "flag": [n % 5 == 0 for n in range(40)], "place": list(range(40))})
+    pq.write_table(table, tmp_path / "table.parquet", row_group_size=7)
+    again = pq.read_table(tmp_path / "table.parquet").replace_schema_metadata({"made": "elsewhere"})
+    found = [content(rows) for rows in slices(table, 9)]
+    assert found == [content(rows) for rows in slices(again, 9)]
+    assert found == [content(pa.Table.from_pylist(rows.to_pylist(), rows.schema)) for rows in slices(table, 9)]
+    assert len(set(found)) == 5
+    assert content(table) != content(table.rename_columns(["text", "flag", "row"]))
+    assert content(table.slice(0, 1)) != content(table.slice(1, 1))
 
 
 def test_what_is_no_whole_file_is_made_again(log: Path, tmp_path: Path) -> None:
