@@ -15,10 +15,10 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from memory import forget_peak, peak_mb, resident_mb
 from tokenizers import Tokenizer, models
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
@@ -275,11 +275,11 @@ def serve(pipe: Connection, side: str, case: Case) -> None:
 
     Peak memory, in MB: above the process without model, less weights, gradients and AdamW's moments.
     """
-    base = _status("VmRSS") if case.device == "cpu" else 0.0
+    base = resident_mb(case.device)
     step, state, estimate = (our_step if side == "ours" else trl_step)(case)
     while (number := pipe.recv()) is not None:
         if number == 1:  # what came before was preparation
-            _forget_peak(case.device)
+            forget_peak(case.device)
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         wall, cpu = time.perf_counter(), time.process_time()
         loss = step(number)
@@ -287,8 +287,7 @@ def serve(pipe: Connection, side: str, case: Case) -> None:
             torch.cuda.synchronize()
         seconds = time.perf_counter() - wall, time.process_time() - cpu
         pipe.send(Measured(*seconds, loss, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults))
-    peak = _status("VmHWM") if case.device == "cpu" else torch.cuda.max_memory_allocated() / 1e6
-    pipe.send((peak - base - state / 1e6, estimate / 1e6))
+    pipe.send((peak_mb(case.device) - base - state / 1e6, estimate / 1e6))
 
 
 def _state_bytes(module: torch.nn.Module) -> int:
@@ -299,16 +298,3 @@ def _state_bytes(module: torch.nn.Module) -> int:
 
 def _name(dtype: str) -> str:
     return "bfloat16" if dtype == "bf16" else "float32"
-
-
-def _status(field: str) -> float:
-    """A field of /proc/self/status, MB."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(field))
-
-
-def _forget_peak(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
