@@ -44,7 +44,7 @@ class Signing(Section):
 
 
 class Registry(Section):
-    url: str | None  # a directory; null: $MIXDPO_REGISTRY, else the user's own data directory
+    url: str | None  # a directory or s3://…; null: $MIXDPO_REGISTRY, else the user's own data directory
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     policy: str
     alias: Alias

@@ -123,7 +123,7 @@ def test_of_sixteen_writers_exactly_one_gets_each_place_in_the_log_and_nobody_lo
 
     SeaweedFS lets a loser wait for a second or more, so there the 200 races are for places in several logs at a time.
     """
-    logs = 25 if "bucket" in request.node.name else 1
+    logs = 40 if "bucket" in request.node.name else 1
     stores = [new_store() for _ in range(WRITERS)]
     for writer, store in enumerate(stores):
         blob = f"of writer {writer}".encode()
