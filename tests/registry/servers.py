@@ -28,10 +28,14 @@ BELOW_EPHEMERAL = range(20_000, 22_000)  # and so are these and 10,000, where Se
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on loopback that nobody listens on, and neither on the ones 10,000 above."""
+    """Ports on loopback that nobody listens on, and neither on the ones 10,000 above.
+
+    Each process of tests has others, since they are free again until the server takes them.
+    """
     found: list[int] = []
+    mine = BELOW_EPHEMERAL[int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 8 :: 8]
     with ExitStack() as held:
-        for port in random.sample(BELOW_EPHEMERAL, len(BELOW_EPHEMERAL)):
+        for port in random.sample(mine, len(mine)):
             try:
                 for number in (port, port + 10_000):
                     held.enter_context(socket.socket()).bind(("127.0.0.1", number))
