@@ -1,0 +1,24 @@
+"""How cost grows: with rows, with experts and tokens.
+
+    python benchmarks/scaling.py rows                  data stages and statistics on generated tables
+    python benchmarks/scaling.py rows --cases prepare,evaluate --rows 1000,1000000
+    python benchmarks/scaling.py experts               one training step against K and tokens
+
+Each prints a table for people and, with `--json`, one JSON line a case.
+"""
+
+from __future__ import annotations
+
+import click
+from scaling_rows import rows
+
+
+@click.group(help=(__doc__ or "").split("\n")[0])
+def main() -> None:
+    pass
+
+
+main.add_command(rows)
+
+if __name__ == "__main__":
+    main()
