@@ -21,7 +21,7 @@ def decision_text(decision: Decision, challenger: str, champion: str | None) -> 
         known = f"{rules.comparisons} comparisons of a person known" if rules.comparisons else "nothing known of people"
         lines[0] += f": {prompts} held-out prompts, {known}, standard deviations of SFT's samples"
         rows = [
-            (name, f"{each.mean:+.3f}", f"{each.low:+.3f} to {each.high:+.3f}", _verdict(each, rules.delta))
+            (name, _signed(each.mean), f"{_signed(each.low)} to {_signed(each.high)}", _verdict(each, rules.delta))
             for name, each in sorted(decision.styles.items())
         ]
         lines.append(table(("style", "difference", f"{rules.confidence:.0%} interval", ""), rows))
@@ -39,6 +39,10 @@ def entry_text(history: State, entry: Entry) -> str:
         return ""
     champion = f"{history.name}@v{history.number(decision.champion)}" if decision.champion else None
     return decision_text(decision, f"{history.name}@v{history.number(entry.manifest)}", champion)
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 3) + 0.0:+.3f}"  # never -0.000
 
 
 def _verdict(difference: Difference, delta: float) -> str:

@@ -12,15 +12,16 @@ from mixdpo.promotion.evidence import Evidence
 from mixdpo.registry.decision import Decision, Difference, Rules, Ruling
 
 LISTED = 5  # warnings that are named
+ROUNDING = 1e-6  # standard deviations; one policy judged twice differs by less, and is not better than itself
 
 
 def decide(evidence: Evidence, rules: Promotion) -> Ruling:
     """Whether the challenger may take the champion's place.
 
     For each style the interval of the difference must end above -delta: not to be worse off by more than that is shown
-    at this confidence, not merely not refuted. A style is better off where its interval lies above 0. With several
-    styles an equal challenger is better off for one of them by chance somewhat more often than for one alone; it is
-    not worse for any, so that does no harm.
+    at this confidence, not merely not refuted. A style is better off where its interval lies above 0 (and above
+    rounding). With several styles an equal challenger is better off for one of them by chance somewhat more often than
+    for one alone; it is not worse for any, so that does no harm.
     """
     refusals = tuple(_refusals(evidence, rules))
     notes = ("there was no champion to compare with",) if evidence.champion is None else ()
@@ -50,7 +51,7 @@ def as_rules(rules: Promotion) -> Rules:
 
 
 def better(difference: Interval | Difference) -> bool:
-    return difference.low > 0
+    return difference.low > ROUNDING
 
 
 def not_worse(difference: Interval | Difference, delta: float) -> bool:

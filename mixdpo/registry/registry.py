@@ -182,6 +182,7 @@ class Registry:
             judge: what the rules say against a champion (None where the alias points nowhere), or an error where they
                 refuse. It is asked again where another writer was quicker and the champion is another one by then.
         """
+        self._check_signed(challenger.name, challenger.digest)  # before minutes are spent on it
         found: dict[str, bytes] = {}  # evidence by its digest
 
         def put() -> None:

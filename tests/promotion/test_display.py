@@ -16,7 +16,7 @@ def decision(**changes: object) -> Decision:
         "styles": {
             "sentiment": Difference(mean=-0.3, low=-0.5, high=-0.2, prompts=240),
             "grammar": Difference(mean=0.2, low=0.05, high=0.3, prompts=240),
-            "books": Difference(mean=0.0, low=-0.05, high=0.05, prompts=240),
+            "books": Difference(mean=-1e-9, low=-0.05, high=0.05, prompts=240),
             "films": Difference(mean=0.0, low=-0.4, high=0.4, prompts=240),
         },
         "findings": (),

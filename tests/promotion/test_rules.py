@@ -69,6 +69,11 @@ def test_worse_for_one_or_better_for_none_is_refused(intervals: Any, told: str) 
     assert verdict(evidence(*intervals)) == (False, (told,))
 
 
+def test_one_policy_judged_twice_is_not_better_than_itself() -> None:
+    rounding = (1e-9, 2e-9)
+    assert verdict(evidence(rounding, rounding, rounding)) == (False, ("better for 0 of 3 styles, must_beat is 1",))
+
+
 def test_all_that_is_wrong_is_told() -> None:
     found = evidence(
         WORSE, SAME, SAME, findings={"dead-expert": "…"}, failed=("scores: stopped",), warned=("reviews: words",)

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mixdpo.errors import RegistryError
 from mixdpo.registry import Registry, Version
+from mixdpo.registry.decision import Ruling
 from mixdpo.registry.keys import key_id, public_text
 from mixdpo.registry.store import blob_key, manifest_key, signature_key
 from mixdpo.registry.trust import SIGNER, VARIABLE, Trust
@@ -28,6 +29,11 @@ def uses(registry: Registry, tmp_path: Path) -> Iterator[Callable[[], object]]:
     yield lambda: registry.materialise("reviews@v1")
     yield lambda: registry.set_alias("reviews", "staging", "v1", "back")
     yield lambda: registry.rollback("reviews", "staging", "worse")
+    yield lambda: registry.promote(registry.resolve("reviews@v1"), "production", "unsigned", never)
+
+
+def never(champion: Version | None) -> Ruling:
+    raise AssertionError(f"asked about {champion}, though the challenger is not signed")
 
 
 @pytest.fixture(autouse=True)
