@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,7 +68,7 @@ def start_up(repeats: int) -> Iterator[tuple[str, Cost]]:
     for words in VERBS:
         command = (sys.executable, "-m", "mixdpo.cli", *words)
         run(*command)  # once to compile
-        yield f"mixdpo {' '.join(words)}", median([timed(lambda: run(*command)) for _ in range(repeats)])
+        yield f"mixdpo {' '.join(words)}", median([timed(partial(run, *command)) for _ in range(repeats)])
 
 
 def repository(root: Path) -> Path:
@@ -144,8 +145,8 @@ def prefect_over_dvc(directory: Path, repeats: int) -> Iterator[tuple[str, Cost]
             costs = {}
             for stages in (SHORT, LONG):
                 alone, through = (chain(directory / f"{kind}-{repeat}-{stages}", stages) for kind in ("dvc", "prefect"))
-                costs["dvc", stages] = timed(lambda: run(*DVC, "repro", cwd=alone))
-                costs["prefect", stages] = timed(lambda: run_stages(through))
+                costs["dvc", stages] = timed(partial(run, *DVC, "repro", cwd=alone))
+                costs["prefect", stages] = timed(partial(run_stages, through))
             for kind, found in slopes.items():
                 found.append((costs[kind, LONG] - costs[kind, SHORT]).over(LONG - SHORT))
             stage = slopes["prefect"][-1]

@@ -1,8 +1,7 @@
-"""How cost grows: with rows, with experts and tokens.
+"""How cost grows with rows. With experts: dpo_step.py; with processes: scaling_ranks.py.
 
     python benchmarks/scaling.py rows                  data stages and statistics on generated tables
     python benchmarks/scaling.py rows --cases prepare,evaluate --rows 1000,1000000
-    python benchmarks/scaling.py experts               one training step against K and tokens
 
 Each prints a table for people and, with `--json`, one JSON line a case.
 """

@@ -69,7 +69,7 @@ def ready(layout: Layout, _rows: int) -> Work:
     return lambda: stage.run(chosen, layout)
 
 
-def evaluate(layout: Layout, rows: int) -> Work:
+def evaluate(_layout: Layout, rows: int) -> Work:
     from mixdpo.evaluation.measure import evaluation_figures
     from mixdpo.evaluation.statistics import Bootstrap
 
@@ -92,7 +92,7 @@ CASES = {
     "validate-preferences": Case(generated.labelled_preferences, validate("preferences")),
     "preferences-labelled": Case(generated.scores, label),
     "preferences-ready": Case(generated.raw_preferences, ready),
-    "evaluate": Case(lambda layout, rows: None, evaluate),
+    "evaluate": Case(lambda _layout, _rows: None, evaluate),
 }
 
 

@@ -15,7 +15,7 @@ from mixdpo.commands.artifacts import open_registry, registry_option
 @click.option(
     "--from",
     "places",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=click.Path(path_type=Path),
     multiple=True,
     help="A directory with copies: a policy that was registered or pulled, or a copy of the registry. May be repeated.",
 )
