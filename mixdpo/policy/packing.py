@@ -7,7 +7,7 @@ several rows share stands in that row once, and each of them attends to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
@@ -30,6 +30,13 @@ FOREIGN = ("sliding_window", "softcap", "s_aux", "position_bias")
 
 class CannotPackError(Exception):
     """The body asks of attention what packed rows do not offer."""
+
+
+def refuse_foreign(module: nn.Module, attention_mask: Tensor | None, dropout: float, others: Mapping[str, Any]) -> None:
+    """Raise CannotPackError where an attention layer asks for more than plain causal attention."""
+    asked = [name for name in FOREIGN if others.get(name) is not None]
+    if asked or dropout or attention_mask is not None or not getattr(module, "is_causal", True):
+        raise CannotPackError(f"{type(module).__name__} asks attention for {', '.join(asked) or 'a mask or dropout'}")
 
 
 Attend = Callable[..., Tensor]
@@ -111,9 +118,7 @@ def _attend(
     **others: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each packed row: (1, heads, tokens, width of a head) → (1, tokens, heads, width)."""
-    asked = [name for name in FOREIGN if others.get(name) is not None]
-    if asked or dropout or attention_mask is not None or not getattr(module, "is_causal", True):
-        raise CannotPackError(f"{type(module).__name__} asks attention for {', '.join(asked) or 'a mask or dropout'}")
+    refuse_foreign(module, attention_mask, dropout, others)
     attend = partial(F.scaled_dot_product_attention, scale=scaling, enable_gqa=query.shape[1] != key.shape[1])
     by = _row_by_row if query.device.type == "cpu" else _padded_inside
     with torch.autocast(query.device.type, enabled=False):

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
-from mixdpo.policy.packing import FOREIGN, CannotPackError
+from mixdpo.policy.packing import CannotPackError, refuse_foreign
 
 NAME = "mixdpo_slots"
 
@@ -190,9 +190,7 @@ def _attend(
     **others: Any,
 ) -> tuple[Tensor, None]:
     """Each token looks at its row's slot: (1, heads, tokens, width of a head) → (1, tokens, heads, width)."""
-    asked = [name for name in FOREIGN if others.get(name) is not None]
-    if asked or dropout or attention_mask is not None or not getattr(module, "is_causal", True):
-        raise CannotPackError(f"{type(module).__name__} asks attention for {', '.join(asked) or 'a mask or dropout'}")
+    refuse_foreign(module, attention_mask, dropout, others)
     decoder, step = _now.get()
     with torch.autocast(query.device.type, enabled=False):
         # a processor attends faster in float32
