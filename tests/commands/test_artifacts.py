@@ -7,26 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 from click.testing import CliRunner, Result
 
 from mixdpo.cli import main
 from mixdpo.registry import Registry
 from mixdpo.registry.store import blob_key
 
-ROOT = Path(__file__).parents[2]
 Cli = Callable[..., Result]
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """Its params.yaml names a registry beside it."""
-    root = tmp_path / "project"
-    root.mkdir()
-    values = yaml.safe_load((ROOT / "profiles" / "demo.yaml").read_text(encoding="utf-8"))
-    values["registry"]["url"] = "../shared"
-    (root / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    return root
 
 
 @pytest.fixture

@@ -6,25 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 from click.testing import CliRunner, Result
 
 from mixdpo.cli import main
 from mixdpo.files import write_json
 from mixdpo.registry import Registry
 
-ROOT = Path(__file__).parents[2]
 Cli = Callable[..., Result]
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    root = tmp_path / "project"
-    root.mkdir()
-    values = yaml.safe_load((ROOT / "profiles" / "demo.yaml").read_text(encoding="utf-8"))
-    values["registry"]["url"] = "../shared"
-    (root / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    return root
 
 
 @pytest.fixture
