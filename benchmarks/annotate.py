@@ -14,41 +14,23 @@ from __future__ import annotations
 import json
 import os
 import statistics
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 from annotate_sides import SIZES, Case, Measured, serve, texts_of, tokenizer
+from apart import Apart
 
 
 def compare(case: Case, batches: list[int], rounds: int, clock: str) -> dict[str, Any]:
     """Run both sides in alternation; medians over the rounds, after one that is not counted."""
-    context = get_context("spawn")
-    pipes, children = {}, []
-    for side in ("ours", "pipeline"):
-        here, there = context.Pipe()
-        child = context.Process(target=serve, args=(there, side, case))
-        child.start()
-        there.close()
-        pipes[side] = here
-        children.append(child)
-
-    def measure(side: str, batch: int) -> Measured:
-        pipes[side].send(batch)
-        return pipes[side].recv()
-
+    sides = Apart(serve, ("ours", "pipeline"), case)
     runs: dict[int, list[tuple[Measured, Measured]]] = {batch: [] for batch in batches}
     for _ in range(rounds + 1):
         for batch, pairs in runs.items():
-            pairs.append((measure("ours", batch), measure("pipeline", batch)))
-    peaks = {}
-    for side, pipe in pipes.items():
-        pipe.send(None)
-        peaks[side] = pipe.recv()
-    for child in children:
-        child.join()
+            pairs.append((sides.ask("ours", batch), sides.ask("pipeline", batch)))
+    peaks = sides.end()
 
     def seconds(batch: int, side: int) -> list[float]:
         return [getattr(pair[side], clock) for pair in runs[batch][1:]]

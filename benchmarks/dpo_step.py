@@ -17,11 +17,11 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from multiprocessing import get_context
 from typing import Any
 
 import click
 import torch
+from apart import Apart
 from dpo_sides import SIZES, Case, Measured, batches_of, pairs_of, serve, tokens_of
 
 
@@ -58,26 +58,12 @@ def _rate(case: Case, rows: int, inner: int, columns: int, clock: str) -> float:
 
 def compare(case: Case, clock: str) -> dict[str, Any]:
     """Run both sides in alternation; medians of all steps but the first."""
-    context = get_context("spawn")
-    pipes, children = {}, []
-    for side in ("ours", "trl"):
-        here, there = context.Pipe()
-        child = context.Process(target=serve, args=(there, side, case))
-        child.start()
-        there.close()
-        pipes[side] = here
-        children.append(child)
-    measured: dict[str, list[Measured]] = {side: [] for side in pipes}
+    sides = Apart(serve, ("ours", "trl"), case)
+    measured: dict[str, list[Measured]] = {"ours": [], "trl": []}
     for step in range(case.steps):
-        for side, pipe in pipes.items():
-            pipe.send(step)
-            measured[side].append(pipe.recv())
-    peaks = {}
-    for side, pipe in pipes.items():
-        pipe.send(None)
-        peaks[side] = pipe.recv()
-    for child in children:
-        child.join()
+        for side, found in measured.items():
+            found.append(sides.ask(side, step))
+    peaks = sides.end()
     ours, theirs = ([getattr(one, clock) for one in measured[side][1:]] for side in ("ours", "trl"))
     ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
     tokens = statistics.mean(tokens_of(case)[1:])

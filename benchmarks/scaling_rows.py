@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import click
 import scaling_tables as generated
 import yaml
+from memory import forget_peak, peak_mb, resident_mb
 
 from mixdpo.config import Params, parse_params
 from mixdpo.layout import Layout
@@ -103,17 +104,11 @@ def write(case: str, root: Path, rows: int) -> None:
 def measure(case: str, root: Path, rows: int) -> tuple[float, float]:
     """Processor seconds and peak megabytes of one case."""
     work = CASES[case].work(Layout(root), rows)
-    before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the peak
+    before = resident_mb("cpu")
+    forget_peak("cpu")
     started = time.process_time()
     work()
-    return time.process_time() - started, _status("VmHWM") - before
-
-
-def _status(field: str) -> float:
-    """A field of /proc/self/status, MB."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(field))
+    return time.process_time() - started, peak_mb("cpu") - before
 
 
 def alone(function: Callable[..., Any], *arguments: Any) -> Any:
