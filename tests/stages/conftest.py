@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import yaml
 
 from mixdpo.config import Params, parse_params
 from mixdpo.data.embedded import generate_reviews
-from mixdpo.data.schema import PREFERENCES, scores_schema, text_id, write_table
+from mixdpo.data.schema import PREFERENCES, read_table, scores_schema, text_id, write_table
 from mixdpo.files import write_json
 from mixdpo.layout import TABLES, Layout
 from mixdpo.policy import MixturePolicy
@@ -23,6 +25,7 @@ from mixdpo.policy.weighting import Gate, PriorWeights, Weighting
 from mixdpo.rewards.architecture import new_classifier
 from mixdpo.rewards.model import RewardModel
 from mixdpo.rewards.tokenizer import train_phrase_tokenizer
+from mixdpo.stages import reference
 from mixdpo.training.tokenizer import new_causal_lm, train_bpe
 
 DEMO = Path(__file__).parents[2] / "profiles" / "demo.yaml"
@@ -145,3 +148,19 @@ def _metrics(params: Params, layout: Layout) -> None:
             "",
         )
         layout.training_curve(name).write_text("\n".join(curve), encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def with_reference(toy_params: Params, toy_project: Layout) -> Callable[[Path, Callable[[str], str]], Layout]:
+    """Makes the toy project anew in a directory, as far as `reference`, its pairs in the split of their annotator."""
+
+    def make(root: Path, split_of: Callable[[str], str]) -> Layout:
+        layout = Layout(root)
+        shutil.copytree(toy_project.sft, layout.sft)
+        rows = read_table(toy_project.validated("preferences"), PREFERENCES).to_pylist()
+        rows = [row | {"split": split_of(row["annotator"])} for row in rows]
+        write_table(layout.validated("preferences"), rows, PREFERENCES)
+        reference.run(toy_params, layout)
+        return layout
+
+    return make

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import pytest
 import torch
 
 from mixdpo.config import Params, parse_params
-from mixdpo.data.schema import PREFERENCES, read_table, write_table
 from mixdpo.errors import ConfigError, ModelError, RegistryError
 from mixdpo.layout import Layout
 from mixdpo.policy import MixturePolicy
@@ -18,7 +18,7 @@ from mixdpo.policy.likelihood import Likelihood
 from mixdpo.policy.loading import frozen_reference, load_causal_lm, new_experts
 from mixdpo.policy.weighting import Gate, PriorWeights, Weighting
 from mixdpo.registry import Registry
-from mixdpo.stages import reference, train
+from mixdpo.stages import train
 from mixdpo.stages.start import start_digests, start_from
 
 PROMPTS, COMPLETIONS = ["This film", "A novel"], [" is good.", " was long and dull"]
@@ -34,14 +34,16 @@ def params(toy_params: Params, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 @pytest.fixture(scope="module")
-def cached(toy_params: Params, toy_project: Layout, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+def cached(
+    toy_params: Params,
+    toy_project: Layout,
+    with_reference: Callable[..., Layout],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Layout:
     """The toy project as far as `reference`, with the policies of an earlier run in its registry and its inputs."""
-    layout = Layout(tmp_path_factory.mktemp("cached"))
-    shutil.copytree(toy_project.sft, layout.sft)
-    rows = read_table(toy_project.validated("preferences"), PREFERENCES).to_pylist()
-    rows = [row | {"split": "validation" if row["annotator"] == "test-4" else "train"} for row in rows]
-    write_table(layout.validated("preferences"), rows, PREFERENCES)
-    reference.run(toy_params, layout)
+    layout = with_reference(
+        tmp_path_factory.mktemp("cached"), lambda name: "validation" if name == "test-4" else "train"
+    )
     moe = MixturePolicy.from_pretrained(toy_project.policy("moe"))
     with torch.no_grad():
         for parameter in moe.weighting.parameters():

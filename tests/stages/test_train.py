@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,9 @@ def params(toy_params: Params) -> Params:
 
 
 @pytest.fixture(scope="module")
-def cached(toy_params: Params, toy_project: Layout, tmp_path_factory: pytest.TempPathFactory) -> Layout:
+def cached(with_reference: Callable[..., Layout], tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """The toy project with training and validation pairs, as far as `reference`."""
-    layout = Layout(tmp_path_factory.mktemp("cached"))
-    shutil.copytree(toy_project.sft, layout.sft)
-    rows = read_table(toy_project.validated("preferences"), PREFERENCES).to_pylist()
-    rows = [row | {"split": SPLITS.get(row["annotator"], "test")} for row in rows]
-    write_table(layout.validated("preferences"), rows, PREFERENCES)
-    reference.run(toy_params, layout)
-    return layout
+    return with_reference(tmp_path_factory.mktemp("cached"), lambda name: SPLITS.get(name, "test"))
 
 
 @pytest.fixture

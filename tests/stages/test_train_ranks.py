@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from mixdpo.config import Params, parse_params
-from mixdpo.data.schema import PREFERENCES, read_table, write_table
 from mixdpo.layout import Layout
-from mixdpo.stages import reference, train
+from mixdpo.stages import train
 
 # the ranks import `lost_rank` by name
 sys.path.append(str(Path(__file__).parent))
@@ -29,14 +28,8 @@ def params(toy_params: Params) -> Params:
 
 
 @pytest.fixture(scope="module")
-def layout(toy_params: Params, toy_project: Layout, tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    layout = Layout(tmp_path_factory.mktemp("ranks"))
-    shutil.copytree(toy_project.sft, layout.sft)
-    rows = read_table(toy_project.validated("preferences"), PREFERENCES).to_pylist()
-    rows = [row | {"split": "validation" if row["annotator"] == "test-4" else "train"} for row in rows]
-    write_table(layout.validated("preferences"), rows, PREFERENCES)
-    reference.run(toy_params, layout)
-    return layout
+def layout(with_reference: Callable[..., Layout], tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    return with_reference(tmp_path_factory.mktemp("ranks"), lambda name: "validation" if name == "test-4" else "train")
 
 
 def on(params: Params, **parallel: Any) -> Params:
