@@ -7,17 +7,13 @@ with one reference changes nothing but where training starts.
 
 from __future__ import annotations
 
-import io
 import shutil
 from pathlib import Path, PurePosixPath
 
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from yaml import safe_load
-
-from mixdpo.config import load_params, parse_params
+from mixdpo.config import load_params
+from mixdpo.config.rewriting import rewrite
 from mixdpo.errors import ConfigError, RegistryError
-from mixdpo.files import digest, directory_digest, read_json, replacing, write_text
+from mixdpo.files import digest, directory_digest, read_json, replacing
 from mixdpo.registry import Version, open_registry
 
 BASES = "bases"  # below `inputs`
@@ -56,7 +52,7 @@ def warm_start(root: Path, reference: str) -> list[str]:
     if experts == policy.experts:
         # they have parted already: noise would only move them from where they are
         changes["policies", name, "symmetry"] = {"kind": "none"}
-    return _rewrite(path, changes)
+    return rewrite(path, changes)
 
 
 def _place_reference(version: Version, directory: Path, inputs: Path) -> str:
@@ -80,50 +76,3 @@ def _place_reference(version: Version, directory: Path, inputs: Path) -> str:
             f"directory, and {directory} in the cache, and run again"
         )
     return name
-
-
-def _rewrite(path: Path, changes: dict[tuple[str, ...], object]) -> list[str]:
-    """Set keys in a YAML file; comments and order stay. The file changes as a whole, and only to what is valid."""
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    yaml.representer.add_representer(
-        type(None), lambda each, _: each.represent_scalar("tag:yaml.org,2002:null", "null")
-    )
-    values = yaml.load(path.read_text(encoding="utf-8"))
-    told = []
-    for keys, value in changes.items():
-        section = values
-        for key in keys[:-1]:
-            section = section[key]
-        if section.get(keys[-1]) != value:
-            section[keys[-1]] = _inline(value)
-            told.append(f"{'.'.join(keys)}: {_said(value)}")
-    if told:
-        text = io.StringIO()
-        yaml.dump(values, text)
-        parse_params(safe_load(text.getvalue()), f"{path}, with " + ", ".join(told))
-        write_text(path, text.getvalue())
-    return told
-
-
-def _inline(value: object) -> object:
-    """Mappings and lists in braces and brackets, as the profiles write short ones."""
-    if isinstance(value, dict):
-        mapping = CommentedMap(value)
-        mapping.fa.set_flow_style()
-        return mapping
-    if isinstance(value, list):
-        sequence = CommentedSeq(value)
-        sequence.fa.set_flow_style()
-        return sequence
-    return value
-
-
-def _said(value: object) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_said(each)}" for key, each in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_said, value)) + "]"
-    return "null" if value is None else str(value)
