@@ -7,17 +7,14 @@ with one reference changes nothing but where training starts.
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from mixdpo.config import load_params
 from mixdpo.config.rewriting import rewrite
-from mixdpo.errors import ConfigError, RegistryError
-from mixdpo.files import digest, directory_digest, read_json, replacing
-from mixdpo.registry import Version, open_registry
-
-BASES = "bases"  # below `inputs`
-REFERENCE = "reference"  # below a version
+from mixdpo.errors import ConfigError
+from mixdpo.files import read_json
+from mixdpo.registry import open_registry
+from mixdpo.registry.base import place_base
 
 
 def warm_start(root: Path, reference: str) -> list[str]:
@@ -43,7 +40,7 @@ def warm_start(root: Path, reference: str) -> list[str]:
             f"{version.reference} has {experts} experts but policies.{name}.experts is {policy.experts}; raise it to "
             f"{experts} or more, or start from single experts as in {version.reference}/expert-0"
         )
-    base = _place_reference(version, directory, root / params.inputs)
+    base = place_base(version, directory, root / params.inputs)
     changes = {
         ("sft", "base"): {"kind": "pretrained", "model": base, "revision": None},
         ("sft", "epochs"): 0,
@@ -53,26 +50,3 @@ def warm_start(root: Path, reference: str) -> list[str]:
         # they have parted already: noise would only move them from where they are
         changes["policies", name, "symmetry"] = {"kind": "none"}
     return rewrite(path, changes)
-
-
-def _place_reference(version: Version, directory: Path, inputs: Path) -> str:
-    """Copy the version's reference below `inputs`; → its path from there."""
-    files = {
-        PurePosixPath(path).relative_to(REFERENCE).as_posix(): content.sha256
-        for path, content in version.manifest.files.items()
-        if PurePosixPath(path).parts[0] == REFERENCE
-    }
-    if not files:
-        raise RegistryError(f"{version.reference} holds no {REFERENCE}/ to train on; name a version of a mixture")
-    expected = digest(files)
-    name = f"{BASES}/{version.name}-{expected[:12]}"
-    if not (inputs / name).is_dir():
-        with replacing(inputs / name) as target:
-            # contents alone: files in the cache are read-only
-            shutil.copytree(directory / REFERENCE, target, copy_function=shutil.copyfile)
-    if directory_digest(inputs / name) != expected:
-        raise RegistryError(
-            f"{inputs / name} is not the reference of {version.reference}: expected digest {expected}; remove that "
-            f"directory, and {directory} in the cache, and run again"
-        )
-    return name
