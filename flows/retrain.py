@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from prefect import flow, get_run_logger, task
@@ -22,9 +22,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 
 from flows.command import told
+from flows.ending import told_by_state
 from flows.process import Children
 from flows.server import server
-from flows.summary import summarise
+from flows.summary import outcome_counts, summarise
 from flows.tasks import RETRIES, StageResult, is_transient, run_stages, transfer
 from flows.warm_start import warm_start as rewrite_params
 from mixdpo.config import load_params
@@ -43,8 +44,25 @@ class Retrained:
     version: Version | None
     summary: str
 
+    @property
+    def outcome(self) -> Literal["Registered", "Nothing new", "Not registered"]:
+        if self.version is None:
+            return "Not registered"
+        return "Registered" if self.version.created else "Nothing new"
+
+    @property
+    def reason(self) -> str:
+        """Why it ended so, in a line."""
+        counts = outcome_counts(self.stages)
+        if self.version is None:
+            return f"{counts}; no registration was asked for"
+        aliases = f" ({', '.join(self.version.aliases)})" if self.version.aliases else ""
+        state = "" if self.version.created else " has the same content already"
+        return f"{self.version.reference}{aliases}{state}; stages: {counts}"
+
 
 @flow(name="retrain", persist_result=False)
+@told_by_state
 def retrain(
     workers: int = 2,
     registration: bool = True,

@@ -22,6 +22,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 
 from flows.command import told
+from flows.ending import told_by_state
 from flows.process import Children
 from flows.server import server
 from flows.tasks import RETRIES, TAIL, CommandError, is_transient
@@ -40,6 +41,8 @@ class Studied:
 
     paths: tuple[Path, ...]
     summary: str
+    outcome: str
+    reason: str
 
 
 # the study keeps figures by what they depend on: a result kept by Prefect could only contradict it
@@ -98,6 +101,7 @@ def publish(planned: Plan, results: Results) -> tuple[Path, ...]:
 
 
 @flow(name="study", persist_result=False)
+@told_by_state
 def study(name: str, seeds: int | None = None, workers: int = 1, root: Path = Path()) -> Studied:
     """Run one study of the project.
 
@@ -118,7 +122,13 @@ def study(name: str, seeds: int | None = None, workers: int = 1, root: Path = Pa
     results = planned.run(lambda _: None)
     paths = publish(planned, results)
     wrote = "\n".join(f"wrote {path}" for path in paths)
-    return Studied(paths, f"{planned.study.question}\n\n{plain_table(planned.study, results)}\n\n{wrote}")
+    trained = f"{len(todo)} variants trained" if todo else "no variant was missing"
+    return Studied(
+        paths,
+        summary=f"{planned.study.question}\n\n{plain_table(planned.study, results)}\n\n{wrote}",
+        outcome="Studied" if todo else "Nothing new",
+        reason=f"{name}: {trained}; {paths[0]}",
+    )
 
 
 @click.command(help=(__doc__ or "").split("\n")[0])

@@ -33,9 +33,14 @@ def stage_table(stages: Sequence[StageResult], seconds: float) -> str:
         f"{stage.name:{width}}  {stage.outcome:9}" + (f"  {stage.seconds:6.1f} s" if stage.seconds else "")
         for stage in stages
     ]
+    told = f"{len(stages)} stages: {outcome_counts(stages)}, in {seconds:.0f} s"
+    return "\n".join([*(line.rstrip() for line in lines), told])
+
+
+def outcome_counts(stages: Sequence[StageResult]) -> str:
+    """As in `12 ran, 3 unchanged`."""
     counts = Counter(stage.outcome for stage in stages)
-    told = ", ".join(f"{counts[outcome]} {outcome}" for outcome in ("ran", "restored", "unchanged") if counts[outcome])
-    return "\n".join([*(line.rstrip() for line in lines), f"{len(stages)} stages: {told}, in {seconds:.0f} s"])
+    return ", ".join(f"{counts[outcome]} {outcome}" for outcome in ("ran", "restored", "unchanged") if counts[outcome])
 
 
 def aligned(table: str) -> str:

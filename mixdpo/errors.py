@@ -3,7 +3,7 @@
 MixDPOError
 ├─ ConfigError        params.yaml or the command line is wrong (exit code 2)
 ├─ DataError          a file, column or row is not what it should be
-│  └─ ValidationStop  a validation gate refused the table
+│  └─ ValidationStop  a validation gate refused the table (exit code 3)
 ├─ ModelError         a model, tokenizer or hub does not fit or cannot be reached
 ├─ TrainingError      training cannot go on (non-finite values, stale inputs)
 ├─ StorageError       the disk is full or not writable
@@ -33,7 +33,7 @@ class DataError(MixDPOError):
 
 
 class ValidationStop(DataError):  # noqa: N818 (it is a decision to stop; what is wrong is in the rows)
-    pass
+    exit_code = 3
 
 
 class ModelError(MixDPOError):

@@ -134,7 +134,7 @@ def test_scores_that_are_no_numbers(project: Project) -> None:
     write_table(project.layout.annotated_scores, scores(200, lambda at: math.nan if at < 50 else at / 200), schema)
     validated = project.layout.validated("scores").read_bytes()
     result = project.run("validate", "scores")
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert "grammar_present: " in result.stderr
     assert "(50 rows: row 0 (0), row 1 (1), " in result.stderr
     assert project.layout.validated("scores").read_bytes() == validated  # the quarantine and the page tell the new ones
@@ -166,7 +166,7 @@ def test_annotators_with_one_comparison(project: Project) -> None:
     write_table(project.layout.labelled_preferences, pairs(lambda at: f"user-{at}"), PREFERENCES)
     validated = project.layout.validated("preferences").read_bytes()
     result = project.run("validate", "preferences")
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert "annotator_has_pairs: the annotator has fewer than 2 good pairs (120 rows: row 0 (0), " in result.stderr
     assert "min_pairs_per_annotator" in result.stderr
     assert project.layout.validated("preferences").read_bytes() == validated
