@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mixdpo.policy.authors import OwnExpert, TokenMixture
 from mixdpo.policy.choosing import choose
-from mixdpo.policy.slots import survivors
+from mixdpo.policy.slots import distinct, survivors
 
 
 def write(
@@ -23,13 +23,15 @@ def write(
 ) -> Iterator[tuple[int, list[int]]]:
     """Yield (row, token ids written after its prompt) as rows end; EOS is among them where it came.
 
-    Long prompts go first: rows that lie together are then about equally long.
+    Long prompts go first: rows that lie together are then about equally long. Those of one prompt follow each other, so
+    that most of them start together, which shares it.
 
     Args:
         uniforms: (prompts, new tokens), one number in [0, 1) for each.
     """
     most = uniforms.shape[-1]
-    waiting = deque(sorted(range(len(prompts)), key=lambda row: (-len(prompts[row]), row)))
+    _, same = distinct(prompts)
+    waiting = deque(sorted(range(len(prompts)), key=lambda row: (-len(prompts[row]), same[row], row)))
     rows: list[int] = []  # at each place
     written: dict[int, list[int]] = {}
     tokens = torch.empty(0, dtype=torch.long, device=authors.device)

@@ -2,7 +2,8 @@
 
 A row that has ended gives its slot to the next prompt. As in packing.py, all tokens of a step lie in one packed row:
 one of every row that goes on, then the prompts of new rows, which thus cost no pass of their own. Attention writes a
-token's key and value to its row's slot, at the row's own position, and looks no further than the longest row.
+token's key and value to its row's slot, at the row's own position, and looks no further than the longest row. A prompt
+that several new rows have is run in the slot of the first of them, and copied from there.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -33,9 +35,9 @@ class Step:
     going: int  # rows that go on: the first tokens, in slots 0 …
     width: int  # positions of the longest of them
     mask: Tensor | None  # (going, 1, 1, width) 0 or −∞; None where all are equally long
-    new: int  # rows that are new, in the slots after those
+    new: Tensor  # (prompts,) slots that new prompts are run in
     longest: int  # tokens of the longest new prompt
-    flat: Tensor  # (prompt tokens,) row · longest + position
+    flat: Tensor  # (prompt tokens,) prompt · longest + position
 
 
 class SlotDecoder:
@@ -66,12 +68,18 @@ class SlotDecoder:
             prompts: token ids of new rows, which come after those.
         """
         device, going = tokens.device, len(self.lengths)
-        sizes = [len(prompt) for prompt in prompts]
+        different, which = distinct(prompts)
+        sizes = [len(prompt) for prompt in different]
         longest = max(sizes, default=0)
+        first: list[int] = []  # slot of each
+        for slot, prompt in enumerate(which, going):
+            if prompt == len(first):
+                first.append(slot)
         positions = self.lengths + [place for size in sizes for place in range(size)]
-        slots = [*range(going), *(going + row for row, size in enumerate(sizes) for _ in range(size))]
-        flat = [row * longest + place for row, size in enumerate(sizes) for place in range(size)]
-        ids = torch.cat([tokens, torch.tensor([token for prompt in prompts for token in prompt], device=device).long()])
+        slots = [*range(going), *(slot for slot, size in zip(first, sizes, strict=True) for _ in range(size))]
+        flat = [prompt * longest + place for prompt, size in enumerate(sizes) for place in range(size)]
+        read = torch.tensor([token for prompt in different for token in prompt], device=device)
+        ids = torch.cat([tokens, read.long()])
         position = torch.tensor(positions, device=device)
         width = max(self.lengths, default=0) + 1
         mask = None
@@ -84,29 +92,33 @@ class SlotDecoder:
             going=going,
             width=width,
             mask=mask,
-            new=len(sizes),
+            new=torch.tensor(first, device=device),
             longest=longest,
             flat=torch.tensor(flat, device=device, dtype=torch.long),
         )
         with self._attention(step):
             out = self.trunk(input_ids=ids[None], position_ids=position[None], use_cache=False)
         states: Tensor = out.last_hidden_state[0]
-        self.lengths = [length + 1 for length in self.lengths] + sizes
-        if not sizes:
+        self.lengths = [length + 1 for length in self.lengths] + [sizes[prompt] for prompt in which]
+        if not prompts:
             return states
-        ends = torch.tensor([*range(going), *(torch.tensor(sizes).cumsum(0) + going - 1).tolist()], device=device)
-        return states[ends]
+        self._copy([(first[prompt], slot) for slot, prompt in enumerate(which, going) if first[prompt] != slot])
+        ends = [going - 1 + end for end in accumulate(sizes)]
+        return states[torch.tensor([*range(going), *(ends[prompt] for prompt in which)], device=device)]
 
     def keep(self, order: Sequence[int]) -> None:
         """Slot i holds from now on what slot order[i] held (see `survivors`); other rows are given up."""
-        moves = [(old, new) for new, old in enumerate(order) if old != new]
+        self._copy([(old, new) for new, old in enumerate(order) if old != new])
+        self.lengths = [self.lengths[place] for place in order]
+
+    def _copy(self, moves: Sequence[tuple[int, int]]) -> None:
+        """Slots of rows to other slots."""
         if moves:
             old, new = torch.tensor(moves, device=next(iter(self.cache.values()))[0].device).unbind(1)
             width = max(self.lengths[place] for place, _ in moves)
             for tensors in self.cache.values():
                 for tensor in tensors:
                     tensor[new, :, :width] = tensor[old, :, :width]
-        self.lengths = [self.lengths[place] for place in order]
 
     @contextmanager
     def _attention(self, step: Step) -> Iterator[None]:
@@ -131,6 +143,13 @@ class SlotDecoder:
     def _empty(self, like: Tensor) -> Tensor:
         heads, _, width = like.shape
         return like.new_zeros(self.slots, heads, self.positions, width)
+
+
+def distinct(prompts: Sequence[Sequence[int]]) -> tuple[list[tuple[int, ...]], list[int]]:
+    """Different prompts in the order in which they come, and which of them each row has."""
+    places: dict[tuple[int, ...], int] = {}
+    which = [places.setdefault(tuple(prompt), len(places)) for prompt in prompts]
+    return list(places), which
 
 
 def survivors(rows: int, gone: Sequence[int]) -> list[int]:
@@ -200,7 +219,7 @@ def _attend(
         attended = []
         if step.going:
             attended.append(_continued(queries_THD[: step.going], keys, values, step, scaling))
-        if step.new:
+        if len(step.new):
             attended.append(_prompts(queries_THD[step.going :], keys, values, step, scaling))
     return torch.cat(attended)[None].to(query.dtype), None
 
@@ -220,14 +239,13 @@ def _continued(queries: Tensor, keys: Tensor, values: Tensor, step: Step, scalin
 
 
 def _prompts(queries: Tensor, keys: Tensor, values: Tensor, step: Step, scaling: float | None) -> Tensor:
-    """Causal attention within each new row: (prompt tokens, heads, width) → the same shape."""
+    """Causal attention within each new prompt: (prompt tokens, heads, width) → the same shape."""
     _, heads, width = queries.shape
-    padded = queries.new_zeros(step.new * step.longest, heads, width).index_copy(0, step.flat, queries)
-    own = slice(step.going, step.going + step.new)
+    padded = queries.new_zeros(len(step.new) * step.longest, heads, width).index_copy(0, step.flat, queries)
     attended = F.scaled_dot_product_attention(
-        padded.view(step.new, step.longest, heads, width).transpose(1, 2),
-        keys[own, :, : step.longest],
-        values[own, :, : step.longest],
+        padded.view(len(step.new), step.longest, heads, width).transpose(1, 2),
+        keys[step.new, :, : step.longest],
+        values[step.new, :, : step.longest],
         is_causal=True,
         scale=scaling,
         enable_gqa=heads != keys.shape[1],

@@ -1,6 +1,7 @@
 """Writing with transformers' own cache, for bodies that slots do not fit (windows, biases, other attention).
 
 Rows are padded on the left and start together: the cache knows one length for all, so nobody joins while others write.
+A prompt that several rows have is run once, as in slots.py.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mixdpo.policy.slots import SlotDecoder, fits
+from mixdpo.policy.slots import SlotDecoder, distinct, fits
 
 
 class BatchDecoder:
@@ -36,10 +37,11 @@ class BatchDecoder:
 
     def step(self, tokens: Tensor, prompts: Sequence[Sequence[int]]) -> Tensor:
         """See `SlotDecoder.step`; new rows only where there are no others."""
+        different, which = distinct(prompts)
         if prompts:
-            width = max(map(len, prompts))
-            padding = [width - len(prompt) for prompt in prompts]
-            ids = torch.tensor([[0] * left + list(row) for left, row in zip(padding, prompts, strict=True)])
+            width = max(map(len, different))
+            padding = [width - len(prompt) for prompt in different]
+            ids = torch.tensor([[0] * left + list(row) for left, row in zip(padding, different, strict=True)])
             self.mask = (torch.arange(width) >= torch.tensor(padding)[:, None]).long().to(tokens.device)
             # positions count from each row's own first token
             self.position = (self.mask.cumsum(dim=-1) - 1).clamp_min(0)
@@ -57,6 +59,9 @@ class BatchDecoder:
         )
         self.cache = out.past_key_values
         last: Tensor = out.last_hidden_state[:, -1]
+        if len(different) < len(prompts):
+            self.keep(which)
+            last = last[which]
         return last
 
     def keep(self, order: Sequence[int]) -> None:

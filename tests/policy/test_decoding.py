@@ -140,6 +140,25 @@ def test_texts_depend_on_neither_slots_nor_order(
         assert found == [texts[row] for row in order]
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_samples_of_one_prompt_read_it_once_and_are_what_each_is_alone(together: bool, make_policy: MakePolicy) -> None:
+    policy = make_policy()
+    prompts = ["the cat sat", "a dog", "the cat sat", "the cat sat", "a dog", "the cat sat", "a dog"]
+    longer, shorter = (len(row) for row in encode_prompts(policy.tokenizer, prompts[:2]))
+    one_by_one, _ = run(policy, 1, together, prompts)
+    assert len({tuple(text) for text in one_by_one}) > 4
+    read: list[int] = []
+    trunk = next(policy.expert_models.models())[0].trunk
+    hook = trunk.register_forward_pre_hook(lambda *call: read.append(call[-1]["input_ids"].numel()), with_kwargs=True)
+    assert run(policy, len(prompts), together, prompts)[0] == one_by_one
+    assert read[0] == longer + shorter
+    read.clear()
+    # with fewer slots, those of the longer prompt start together
+    assert run(policy, 4, together, prompts)[0] == one_by_one
+    assert read[0] == longer
+    hook.remove()
+
+
 @pytest.mark.parametrize("slots", [1, 3, 8])
 def test_a_free_slot_is_taken_at_once(slots: int, make_policy: MakePolicy, letters: PreTrainedTokenizerBase) -> None:
     policy = make_policy(tokenizer=letters)

@@ -106,6 +106,32 @@ def test_rows_that_come_and_go_have_the_states_that_each_has_alone(
     assert len(found) >= sum(len(text) - 2 for text in texts)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "llama", "gpt-neo"])
+def test_a_prompt_of_several_rows_is_run_once(name: str, trunk_of: Callable[[str], PreTrainedModel]) -> None:
+    trunk = trunk_of(name)
+    decoder = open_decoder(trunk, 6, POSITIONS)
+    read: list[int] = []
+    hook = trunk.register_forward_pre_hook(lambda *call: read.append(call[-1]["input_ids"].numel()), with_kwargs=True)
+    texts = [[*prompt, row] for row, prompt in enumerate([[7, 8, 9], [5, 6], [7, 8, 9], [7, 8, 9], [5, 6]])]
+    here: list[list[int]] = []
+    if isinstance(decoder, SlotDecoder):  # beside a row that goes on
+        here.append([1, 2, 3, 4])
+        decoder.step(torch.empty(0, dtype=torch.long), [here[0][:3]])
+        read.clear()
+    states = [decoder.step(torch.tensor([row[3] for row in here]).long(), [text[:-1] for text in texts])]
+    assert read == [len(here) + 5 if here else 2 * 3]  # padded where all start together
+    states.append(decoder.step(torch.tensor([11 for _ in here] + [text[-1] for text in texts]), []))
+    order = [len(here) + row for row in (4, 1, 2)]
+    decoder.keep(order)
+    states.append(decoder.step(torch.tensor([12, 13, 14]), []))
+    hook.remove()
+    now = [[*row, 11] for row in here] + texts
+    expected = [row[:-1] for row in now] + now + [[*now[place], 12 + n] for n, place in enumerate(order)]
+    for state, text in zip(torch.cat(states), expected, strict=True):
+        alone = trunk(input_ids=torch.tensor([text])).last_hidden_state[0, -1]
+        torch.testing.assert_close(state, alone, rtol=1e-4, atol=1e-5)
+
+
 def test_the_cache_is_made_once(trunk_of: Callable[[str], PreTrainedModel]) -> None:
     decoder = SlotDecoder(trunk_of("gpt2"), 3, POSITIONS)
     decoder.step(torch.empty(0, dtype=torch.long), [[1, 2]])
