@@ -23,12 +23,13 @@ from prefect.tasks import exponential_backoff
 
 from flows.command import told
 from flows.ending import told_by_state
+from flows.graph import read_graph
 from flows.process import Children
 from flows.server import server
-from flows.summary import outcome_counts, summarise
+from flows.summary import outcome_counts, registration_text, summarise
 from flows.tasks import RETRIES, StageResult, is_transient, run_stages, transfer
 from flows.warm_start import warm_start as rewrite_params
-from mixdpo.config import load_params
+from mixdpo.config import Params, load_params
 from mixdpo.evaluation.headline import headline
 from mixdpo.evaluation.markdown import markdown_table
 from mixdpo.files import read_json
@@ -46,9 +47,10 @@ class Retrained:
 
     @property
     def outcome(self) -> Literal["Registered", "Nothing new", "Not registered"]:
-        if self.version is None:
-            return "Not registered"
-        return "Registered" if self.version.created else "Nothing new"
+        if self.version is not None and self.version.created:
+            return "Registered"
+        idle = self.version is not None or all(stage.outcome == "unchanged" for stage in self.stages)
+        return "Nothing new" if idle else "Not registered"
 
     @property
     def reason(self) -> str:
@@ -87,12 +89,16 @@ def retrain(
     started = time.monotonic()
     root = root.resolve()
     layout = Layout(root)
-    load_params(root / "params.yaml")  # a wrong value is told before anything starts
+    params = load_params(root / "params.yaml")  # a wrong value is told before anything starts
     if warm_start is not None:
         go_on_from(root, warm_start)
     with Children() as children:
         if pull:
             transfer("pull", root, children)
+        if (idle := nothing_new(params, layout, registration)) is not None:
+            if push:  # the run before may have ended before it had pushed all
+                transfer("push", root, children)
+            return idle
         runner: Any = ThreadPoolTaskRunner(max_workers=workers)  # which with_options does not admit by its annotation
         stages = run_stages.with_options(task_runner=runner)(root)
         metrics = publish(layout)
@@ -102,6 +108,21 @@ def retrain(
     report = layout.reports / "index.html"
     summary = summarise(stages, time.monotonic() - started, metrics, report, version)
     return Retrained(tuple(stages), version, summary)
+
+
+def nothing_new(params: Params, layout: Layout, registration: bool) -> Retrained | None:
+    """What a run is that has nothing to do: no stage is stale, and what they made is registered if it is to be."""
+    from mixdpo.stages.register import registered  # imports what only publishing needs
+
+    graph = read_graph(layout.root)
+    if any(stage.check for stage in graph):
+        return None
+    version = registered(params, layout) if registration else None
+    if registration and version is None:
+        return None
+    stages = tuple(StageResult(stage.name, "unchanged", 0.0) for stage in graph)
+    told = "" if version is None else "\n\n" + registration_text(version)
+    return Retrained(stages, version, f"Nothing new: no stage of {len(stages)} is stale{told}")
 
 
 @task(name="warm-start", cache_policy=NO_CACHE, persist_result=False)

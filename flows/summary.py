@@ -23,7 +23,7 @@ def summarise(
     """
     parts = [stage_table(stages, seconds), aligned(metrics), f"Report      {report}"]
     if version is not None:
-        parts[-1] += "\n" + registration(version)
+        parts[-1] += "\n" + registration_text(version)
     return "\n\n".join(parts)
 
 
@@ -53,7 +53,7 @@ def aligned(table: str) -> str:
     )
 
 
-def registration(version: Version) -> str:
+def registration_text(version: Version) -> str:
     aliases = f" ({', '.join(version.aliases)})" if version.aliases else ""
     state = "" if version.created else ", the same as before: nothing new was published"
     reference = f"{version.name}@{version.aliases[0]}" if version.aliases else version.reference

@@ -87,6 +87,7 @@ def test_from_parameters_to_a_policy_that_writes_elsewhere(
     assert len(first.stages) == 15
     assert first.version is not None
     assert first.version.created
+    assert (first.outcome, first.reason) == ("Registered", "reviews@v1 (staging); stages: 15 ran")
     assert "Registered  reviews@v1 (staging)" in first.summary
     _outputs_are_readable(project)
     _artifacts_are_published()
@@ -96,6 +97,7 @@ def test_from_parameters_to_a_policy_that_writes_elsewhere(
     assert {stage.outcome for stage in second.stages} == {"unchanged"}
     assert second.version is not None
     assert not second.version.created
+    assert second.outcome == "Nothing new"
     assert len(Registry(registry).history("reviews").entries) == 1
 
     fresh = tmp_path / "elsewhere"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mixdpo.config import Params
 from mixdpo.errors import DataError, RegistryError
-from mixdpo.files import read_json
+from mixdpo.files import file_digest, read_json
 from mixdpo.layout import STANDING as SUFFIXES
 from mixdpo.layout import Layout
 from mixdpo.registry import Version, open_registry, signing_key
@@ -43,6 +43,22 @@ def register(params: Params, layout: Layout, reason: str = REASON) -> Version:
         bill.write_bytes(bill_of_materials(layout.root / "requirements.lock"))
         files = {**_run_files(wanted.policy, layout), PACKAGES: bill}
         return registry.register(wanted.name, policy, lineage, wanted.alias, reason, files, key)
+
+
+def registered(params: Params, layout: Layout) -> Version | None:
+    """The latest version of `registry.name`, if it was made of the run that lies here, by the same settings; else None.
+
+    Reads no data: dvc.lock holds the digests of all that the stages read and wrote.
+    """
+    lock = layout.root / "dvc.lock"
+    registry = open_registry(params.registry, layout.root)
+    if not lock.is_file() or params.registry.name not in registry.names():
+        return None
+    version = registry.resolve(params.registry.name)
+    lineage = version.manifest.lineage
+    settings = params.model_dump(mode="json", by_alias=True)["registry"]
+    same = lineage.get("params", {}).get("registry") == settings
+    return version if same and (lineage.get("dvc_lock") or {}).get("sha256") == file_digest(lock) else None
 
 
 def _start(params: Params, layout: Layout) -> list[dict[str, str]]:

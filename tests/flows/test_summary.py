@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flows.summary import aligned, registration, stage_table, summarise
+from flows.summary import aligned, registration_text, stage_table, summarise
 from flows.tasks import StageResult
 from mixdpo.registry import Registry
 
@@ -40,10 +40,11 @@ def test_a_new_version_is_told_with_its_alias_and_the_same_again_is_told_too(tmp
         "            mixdpo pull reviews@staging\n"
         '            MixturePolicy.from_pretrained("reviews@staging")'
     )
-    assert registration(first) == f"Registered  reviews@v1 (staging)\n{use}"
+    assert registration_text(first) == f"Registered  reviews@v1 (staging)\n{use}"
     assert (
-        registration(again) == f"Registered  reviews@v1 (staging), the same as before: nothing new was published\n{use}"
+        registration_text(again)
+        == f"Registered  reviews@v1 (staging), the same as before: nothing new was published\n{use}"
     )
     whole = summarise(STAGES, 6.4, TABLE, Path("reports/index.html"), first)
-    assert whole.endswith(f"Report      reports/index.html\n{registration(first)}")
+    assert whole.endswith(f"Report      reports/index.html\n{registration_text(first)}")
     assert "Registered" not in summarise(STAGES, 6.4, TABLE, Path("reports/index.html"), None)

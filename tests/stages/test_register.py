@@ -17,7 +17,7 @@ from mixdpo.errors import ConfigError, DataError, RegistryError
 from mixdpo.files import directory_digest, file_digest, write_json
 from mixdpo.layout import Layout
 from mixdpo.registry import Registry
-from mixdpo.stages.register import register
+from mixdpo.stages.register import register, registered
 
 PROFILE = Path(__file__).parents[2] / "profiles" / "demo.yaml"
 REGISTRY = {"url": "registry", "name": "reviews", "policy": "moe", "alias": "staging"}
@@ -169,3 +169,18 @@ def test_the_commit_is_recorded_in_a_repository(params: Params, layout: Layout) 
     subprocess.run([*git, "commit", "--quiet", "--message", "first"], check=True)
     commit = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True).strip()
     assert register(params, layout).manifest.lineage["git"] == {"commit": commit, "dirty": False}
+
+
+def test_what_is_registered_is_known_without_reading_it_until_anything_about_it_changes(
+    params: Params, layout: Layout
+) -> None:
+    assert registered(params, layout) is None
+    version = register(params, layout)
+    assert registered(params, layout) == version
+    other = params.model_copy(update={"registry": params.registry.model_copy(update={"alias": "next"})})
+    assert registered(other, layout) is None
+    lock = layout.root / "dvc.lock"
+    lock.write_text(lock.read_text(encoding="utf-8") + "# another run\n", encoding="utf-8")
+    assert registered(params, layout) is None
+    lock.unlink()
+    assert registered(params, layout) is None
