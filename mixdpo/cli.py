@@ -144,12 +144,16 @@ def _verbs() -> None:
         policies,
         project,
         promotion,
+        reproduction,
         studies,
         upkeep,
         versions,
     )
 
-    for module in (project, doctor, artifacts, versions, promotion, keys, upkeep, policies, compose, studies):
+    for module in (
+        *(project, doctor, artifacts, versions, promotion, reproduction, keys, upkeep),
+        *(policies, compose, studies),
+    ):
         for command in module.COMMANDS:
             main.add_command(command)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ import yaml
 from click.testing import CliRunner
 
 from mixdpo.cli import main
-from mixdpo.files import read_json
+from mixdpo.files import file_digest, read_json
 from mixdpo.registry import Registry
 
 pytestmark = [
@@ -104,6 +105,21 @@ def test_from_parameters_to_a_policy_that_writes_elsewhere(
     fresh.mkdir()
     monkeypatch.chdir(fresh)
     _is_used_from_a_fresh_directory(fresh)
+
+
+def test_a_version_is_made_again_from_its_reference_in_a_fresh_clone(
+    project: Path, registry: Path, tmp_path: Path
+) -> None:
+    clone, again = tmp_path / "clone", tmp_path / "again"
+    subprocess.run(("git", "clone", "--quiet", str(project), str(clone)), check=True)
+    command_line = ("mixdpo", "--root", str(clone), "reproduce", "reviews@v1", str(again), "--json")
+    found = json.loads(command(clone, *command_line, "--registry", str(registry)))
+    assert found["identical"]
+    assert found["apart"] is None
+    assert found["data"].keys() == {"reviews", "scores", "preferences"}
+    assert {"run/metrics/evaluation.json", "run/standing.safetensors"} <= found["results"].keys()
+    version = Registry(registry).resolve("reviews@v1").manifest
+    assert file_digest(again / "data" / "validated" / "reviews.parquet") == version.lineage["data"]["reviews"]
 
 
 def _outputs_are_readable(root: Path) -> None:
