@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import click
 
 from mixdpo import __version__
 from mixdpo.errors import ConfigError, MixDPOError
+from mixdpo.parent import end_with_dvc
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -65,6 +67,7 @@ def main(ctx: click.Context, root: Path) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")
+    end_with_dvc()
     ctx.obj = root
 
 
@@ -79,18 +82,24 @@ def _stage(verb: str, text: str, example: str) -> Callable[[Path], None]:
     return run
 
 
-def _run(root: Path, stage: str, *arguments: Any) -> None:
+def _run(root: Path, stage: str, *arguments: str) -> None:
     from mixdpo.config import load_params
     from mixdpo.layout import Layout
+    from mixdpo.lock import held
 
-    params = load_params(root / "params.yaml")
+    params, layout = load_params(root / "params.yaml"), Layout(root)
     if stage != "train" and (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
         raise ConfigError(
             f"{processes} processes were started, but one does `mixdpo {stage}`, and each would write its outputs; "
             f"start one (`mixdpo train` alone takes several)"
         )
     module = importlib.import_module(f"mixdpo.stages.{stage}")
-    for path in module.run(params, Layout(root), *arguments):
+    what = " ".join((stage, *arguments))
+    # of several ranks the first one writes
+    alone = os.environ.get("RANK", "0") == "0"
+    with held(layout.lock(what.replace(" ", "-")), f"the outputs of {what}") if alone else nullcontext():
+        written = module.run(params, layout, *arguments)
+    for path in written:
         click.echo(f"wrote {path}")
 
 

@@ -119,3 +119,7 @@ class Layout:
     def work(self, stage: str, key: str) -> Path:
         """Untracked directory for a stage's resumable state, keyed by a digest of all its inputs."""
         return self.root / ".mixdpo" / "work" / f"{stage}-{key[:16]}"
+
+    def lock(self, stage: str) -> Path:
+        """Untracked: held by the process that writes the outputs of `stage`, as in "train-moe", and names it."""
+        return self.root / ".mixdpo" / "locks" / f"{stage.replace('/', '-')}.lock"

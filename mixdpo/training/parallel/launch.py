@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
 import tempfile
 import threading
@@ -22,6 +23,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from mixdpo import errors
 from mixdpo.errors import MixDPOError, TrainingError
+from mixdpo.parent import end_with
 from mixdpo.training.parallel.roll import REMEDY
 
 T = TypeVar("T")
@@ -60,12 +62,18 @@ def launch(
             shutdown_timeout=GRACE,
         )
         try:
-            results: dict[int, T] = elastic_launch(config, work)(*arguments)
+            results: dict[int, T] = elastic_launch(config, _run_rank)(os.getpid(), work, *arguments)
         except ChildFailedError as error:
             _blame(*error.get_first_failure(), ranks)
         except SignalException as error:
             raise SystemExit(128 + error.sigval) from None
     return [results[rank] for rank in range(ranks)]
+
+
+def _run_rank(launcher: int, work: Callable[..., T], *arguments: Any) -> T:
+    """In a rank: do not outlive the agent, which cannot end its ranks where it is killed itself."""
+    end_with((launcher,))
+    return work(*arguments)
 
 
 def _blame(rank: int, failure: ProcessFailure, ranks: int) -> NoReturn:
