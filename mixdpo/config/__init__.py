@@ -9,7 +9,18 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from mixdpo.config.base import Name, Natural, Section
-from mixdpo.config.data import AnnotatedPairs, Cleaning, PreferenceFiles, Preferences, Source, Splits, Validation
+from mixdpo.config.data import (
+    AnnotatedPairs,
+    Arrivals,
+    Cleaning,
+    FilesSource,
+    PreferenceFiles,
+    Preferences,
+    Source,
+    Splits,
+    Validation,
+    reads_arrivals,
+)
 from mixdpo.config.engine import Engine, LocalEngine, RayEngine
 from mixdpo.config.models import SFT, Candidates, Device, Rewards
 from mixdpo.config.outcome import Evaluation, Promotion, Registry
@@ -29,6 +40,7 @@ class Params(Section):
     inputs: str  # directory of the files that this profile reads; every path below is relative to it
     compute: Device
     engine: Engine = LocalEngine(kind="local")  # no stage depends on it: where shards run changes no result
+    arrivals: Arrivals | None = None
     source: Source
     cleaning: Cleaning
     splits: Splits
@@ -59,6 +71,18 @@ class Params(Section):
         if _REFERENCE in self.policies:
             raise ValueError(
                 f"policies has {_REFERENCE}, which is what the reference policy is called in every table; rename it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _someone_reads_what_arrives(self) -> Params:
+        sets = self.source.sets if isinstance(self.source, FilesSource) else ()
+        ready = self.preferences.source
+        globs = [part.paths for part in sets] + ([ready.paths] if isinstance(ready, PreferenceFiles) else [])
+        if self.arrivals is not None and not any(map(reads_arrivals, globs)):
+            raise ValueError(
+                f"arrivals.url is {self.arrivals.url}, but nothing reads what arrives there; add a path such as "
+                "arrivals/*/books/*.parquet to a set of source.sets or to preferences.source"
             )
         return self
 

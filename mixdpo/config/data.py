@@ -34,6 +34,16 @@ class ReviewSet(Section):
 class FileSet(ReviewSet):
     paths: tuple[str, ...] = Field(min_length=1)  # globs below `inputs`; .parquet, .csv, .jsonl
 
+    @model_validator(mode="after")
+    def _all_that_arrives(self) -> FileSet:
+        if self.limit is not None and reads_arrivals(self.paths):
+            raise ValueError(
+                f"limit is {self.limit}, but paths name what arrives: rows that a new file pushes beyond a limit would "
+                "leave their near-duplicates free to come back in another split; set limit to null, and put a limited "
+                "set of files that stay as they are beside this one"
+            )
+        return self
+
 
 class HubSet(ReviewSet):
     dataset: str
@@ -62,6 +72,22 @@ class HubSource(Section):
 
 
 Source = Annotated[EmbeddedSource | FilesSource | HubSource, Field(discriminator="kind")]
+
+
+ARRIVALS = "arrivals"  # below `inputs`: what was taken from `arrivals.url`, a directory a batch
+
+
+def reads_arrivals(paths: tuple[str, ...]) -> bool:
+    """Whether one of these globs names what arrives, as `arrivals/*/books/*.csv` does."""
+    return any(path.split("/")[0] == ARRIVALS for path in paths)
+
+
+class Arrivals(Section):
+    """A place where new files land; each run takes what came since the last one (mixdpo.data.arrivals)."""
+
+    url: str  # a directory or s3://…, never written to; what lies in its directory books is read as arrivals/*/books/*
+    settle_seconds: NonNegative  # a file is taken once it was left alone for so long: until then it may be half-written
+    bad: Literal["quarantine", "refuse"]  # a file that cannot be read as params say: put it aside, or stop
 
 
 class Cleaning(Section):

@@ -41,7 +41,11 @@ def clean_reviews(raw: Sequence[RawReview], cleaning: Cleaning) -> Cleaned:
 
     Reasons, in the order they are looked for: `empty` (no text left), `short` (fewer than min_words), `contradictory`
     (the same text once as positive and once as negative; all of them go), `duplicate` (the first one stays, one with
-    a label before one without), `near_duplicate` (the smallest review_id stays).
+    a label before one without), `near_duplicate` (of those that came first, the smallest review_id stays).
+
+    What was kept stays, with its split, when batches are added, but for reviews that become contradictory. Nothing
+    that resembles one of these, or any that was kept, is ever kept beside or after it: no text moves to another split
+    by way of its near-duplicates.
     """
     dropped = dict.fromkeys(REASONS, 0)
     by_text: dict[str, list[RawReview]] = defaultdict(list)
@@ -57,19 +61,23 @@ def clean_reviews(raw: Sequence[RawReview], cleaning: Cleaning) -> Cleaned:
             by_text[text].append(review)
             if text != whole:
                 shortened.add(text)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    contradictory: set[str] = set()
     for text, same in by_text.items():
+        chosen = next((review for review in same if review["label"] is not None), same[0])
         if len({review["label"] for review in same} - {None}) > 1:
             dropped["contradictory"] += len(same)
-            continue
-        dropped["duplicate"] += len(same) - 1
-        chosen = next((review for review in same if review["label"] is not None), same[0])
-        rows.append({**chosen, "review_id": text_id(text), "text": text})
-    rows.sort(key=lambda row: str(row["review_id"]))
+            contradictory.add(text)
+        else:
+            dropped["duplicate"] += len(same) - 1
+        rows.append({**chosen, "review_id": text_id(text), "text": text, "batch": min(each["batch"] for each in same)})
     if cleaning.near_duplicate is not None:
-        places = set(near_duplicates([str(row["text"]) for row in rows], cleaning.near_duplicate))
-        dropped["near_duplicate"] = len(places)
+        rows.sort(key=lambda row: (row["batch"], row["review_id"]))
+        # contradictory texts hold their places here: before they were disputed, others had made way for them
+        places = set(near_duplicates([row["text"] for row in rows], cleaning.near_duplicate))
+        dropped["near_duplicate"] = sum(rows[place]["text"] not in contradictory for place in places)
         rows = [row for place, row in enumerate(rows) if place not in places]
+    rows = sorted((row for row in rows if row["text"] not in contradictory), key=lambda row: row["review_id"])
     return Cleaned(rows, dropped, cut=sum(row["text"] in shortened for row in rows))
 
 

@@ -61,6 +61,16 @@ def read_preferences(source: PreferenceFiles, inputs: Path, splits: Splits) -> R
     return Ready(rows, dropped)
 
 
+def check_file(path: Path, source: PreferenceFiles, splits: Splits) -> int:
+    """How many rows a file of preferences has.
+
+    Raises:
+        DataError: as `read_preferences` would.
+    """
+    rows = read_rows(path, _needed(source.columns), text=_texts(source.columns))
+    return len([_preference(row, source.columns, splits) for row in rows])
+
+
 def _prompt_columns(columns: PreferenceColumns) -> tuple[str, ...]:
     return (columns.prompt,) if isinstance(columns.prompt, str) else columns.prompt
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from mixdpo.config.data import EmbeddedSource, FileSet, FilesSource, HubSet, HubSource, ReviewSet
+from mixdpo.data.batches import batch_number
 from mixdpo.data.embedded import generate_reviews
 from mixdpo.data.hub import hub_rows
 from mixdpo.data.schema import unit_hash
@@ -25,6 +26,7 @@ class RawReview(TypedDict):
     label: int | None  # 1 positive, 0 negative
     user_id: str | None
     metadata: dict[str, Any]
+    batch: int  # the batch of arrivals that it came with, 0 where it was there from the start
 
 
 def read_reviews(source: EmbeddedSource | FilesSource | HubSource, inputs: Path) -> list[RawReview]:
@@ -36,8 +38,19 @@ def read_reviews(source: EmbeddedSource | FilesSource | HubSource, inputs: Path)
     """
     if isinstance(source, EmbeddedSource):
         rows = generate_reviews(source.reviews, source.users, source.seed)
-        return [RawReview(**row) for row in rows]  # type: ignore[typeddict-item]
+        return [RawReview(**row, batch=0) for row in rows]  # type: ignore[typeddict-item]
     return [review for part in source.sets for review in _read_set(part, inputs)]
+
+
+def check_file(path: Path, part: FileSet) -> int:
+    """How many rows of a file this set takes.
+
+    Raises:
+        DataError: as `read_reviews` would.
+    """
+    return sum(
+        1 for row in _admitted(read_rows(path, _needed(part), text=[part.columns.text]), part) if _review(row, part, 0)
+    )
 
 
 def _read_set(part: FileSet | HubSet, inputs: Path) -> list[RawReview]:
@@ -46,35 +59,38 @@ def _read_set(part: FileSet | HubSet, inputs: Path) -> list[RawReview]:
         name = part.dataset if isinstance(part, HubSet) else ", ".join(part.paths)
         wanted = " that `only` admits" * (part.only is not None)
         raise DataError(f"{name} has no rows{wanted}; name a set with reviews, or remove it from source.sets")
-    return [_review(row, part) for row in rows]
+    return [_review(row, part, batch) for row, batch in rows]
 
 
-def _rows(part: FileSet | HubSet, inputs: Path) -> Iterator[Row]:
-    columns = part.columns
-    only = part.only or {}
-    named = [columns.text, columns.label, columns.stars, columns.user, *columns.metadata, *only]
-    needed = list(dict.fromkeys(name for name in named if name is not None))
-    for row in _all_rows(part, needed, inputs):
-        if all(str(row.values[column]) in values for column, values in only.items()):
-            yield row
-
-
-def _all_rows(part: FileSet | HubSet, needed: list[str], inputs: Path) -> Iterator[Row]:
+def _rows(part: FileSet | HubSet, inputs: Path) -> Iterator[tuple[Row, int]]:
+    """Rows that the set admits, each with its batch."""
     if isinstance(part, HubSet):
-        yield from hub_rows(part, needed, inputs)
+        yield from ((row, 0) for row in _admitted(hub_rows(part, _needed(part), inputs), part))
         return
     for path in find_files(part.paths, inputs):
-        yield from read_rows(path, needed, text=[part.columns.text])
+        batch = batch_number(path, inputs)
+        yield from ((row, batch) for row in _admitted(read_rows(path, _needed(part), text=[part.columns.text]), part))
 
 
-def _limited(rows: Iterable[Row], part: ReviewSet) -> Iterable[Row]:
+def _needed(part: ReviewSet) -> list[str]:
+    columns = part.columns
+    named = [columns.text, columns.label, columns.stars, columns.user, *columns.metadata, *(part.only or {})]
+    return list(dict.fromkeys(name for name in named if name is not None))
+
+
+def _admitted(rows: Iterable[Row], part: ReviewSet) -> Iterator[Row]:
+    only = part.only or {}
+    return (row for row in rows if all(str(row.values[column]) in values for column, values in only.items()))
+
+
+def _limited(rows: Iterable[tuple[Row, int]], part: ReviewSet) -> Iterable[tuple[Row, int]]:
     """At most `limit` rows: those whose text hashes lowest, so that the choice is fair and stays when the set grows."""
     if part.limit is None:
         return rows
-    return heapq.nsmallest(part.limit, rows, key=lambda row: unit_hash(as_text(row, part.columns.text), "limit"))
+    return heapq.nsmallest(part.limit, rows, key=lambda each: unit_hash(as_text(each[0], part.columns.text), "limit"))
 
 
-def _review(row: Row, part: ReviewSet) -> RawReview:
+def _review(row: Row, part: ReviewSet, batch: int) -> RawReview:
     columns = part.columns
     stars = None if columns.stars is None else _stars(row, columns.stars)
     user = None if columns.user is None else row.values[columns.user]
@@ -85,6 +101,7 @@ def _review(row: Row, part: ReviewSet) -> RawReview:
         "label": _label_of(stars) if columns.label is None else _label(row, columns.label, part.labels),
         "user_id": None if user is None else str(user),
         "metadata": {name: plain_json(row.values[name]) for name in columns.metadata},
+        "batch": batch,
     }
 
 

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from mixdpo.config.data import reads_arrivals
+from mixdpo.data.batches import check_unchanged
 from mixdpo.errors import DataError
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")
@@ -24,17 +26,18 @@ class Row(NamedTuple):
 
 
 def find_files(patterns: Sequence[str], inputs: Path) -> list[Path]:
-    """The files below `inputs` that match each glob, in order, each once.
+    """The files below `inputs` that match each glob, in order, each once; hidden ones are being written, and left.
 
     Raises:
-        DataError: a pattern matches nothing, leaves `inputs`, or names a format that is not read here.
+        DataError: a pattern matches nothing (unless it names what arrives: none may have, yet), leaves `inputs`, or
+            names a format that is not read here; or an arrived file is not as it came.
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
         if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
             raise DataError(f"path {pattern} leaves the inputs directory {inputs}; name a file or glob below it")
-        matches = sorted(path for path in inputs.glob(pattern) if path.is_file())
-        if not matches:
+        matches = sorted(path for path in inputs.glob(pattern) if path.is_file() and not _hidden(path, inputs))
+        if not matches and not reads_arrivals((pattern,)):
             raise DataError(
                 f"no file matches {pattern} below {inputs}, which has {_listing(inputs)}; "
                 "put the file there, or correct `inputs` or the path in params.yaml"
@@ -42,8 +45,13 @@ def find_files(patterns: Sequence[str], inputs: Path) -> list[Path]:
         for path in matches:
             if path.suffix not in SUFFIXES:
                 raise DataError(f"{path} is none of {', '.join(SUFFIXES)}; convert it, or narrow the glob {pattern}")
+            check_unchanged(path, inputs)
         found.update(dict.fromkeys(matches))
     return list(found)
+
+
+def _hidden(path: Path, inputs: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(inputs).parts)
 
 
 def _listing(directory: Path, most: int = 8) -> str:

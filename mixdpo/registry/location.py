@@ -59,13 +59,18 @@ def registry_location(url: str | None = None, base: Path | None = None) -> Locat
     given, origin = (url, "registry.url") if url else (os.environ.get(VARIABLE), f"${VARIABLE}")
     if not given:
         return _user_directory("XDG_DATA_HOME", ".local/share") / "registry"
+    return parse_location(given, origin, base)
+
+
+def parse_location(given: str, origin: str, base: Path | None = None) -> Location:
+    """A directory or a bucket that `origin` (registry.url, say) names, as `registry_location` reads it."""
     if given.startswith("s3://"):
         return _s3_location(given, origin)
     path = given.removeprefix("file://")
     if match := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", path):  # one letter and a colon is a drive
         raise RegistryError(
-            f"{origin} is a place of the kind {match[0]}, but registries are kept in directories and in buckets (s3:) "
-            f"only; give a path, which may be on a shared disk, or {S3_FORM}"
+            f"{origin} is a place of the kind {match[0]}, but only directories and buckets (s3:) are "
+            f"known here; give a path, which may be on a shared disk, or {S3_FORM}"
         )
     return (base or Path()).joinpath(Path(path).expanduser()).absolute()
 

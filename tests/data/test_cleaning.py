@@ -6,11 +6,12 @@ from hypothesis import strategies as st
 
 from mixdpo.config.data import Cleaning
 from mixdpo.data.cleaning import clean_reviews, clean_text, cut_text
-from mixdpo.data.schema import text_id
+from mixdpo.data.schema import split_of, text_id
 
 
-def raw(text, label=None, domain="movie"):
-    return {"text": text, "domain": domain, "stars": None, "label": label, "user_id": None, "metadata": {}}
+def raw(text, label=None, domain="movie", batch=0):
+    known = {"stars": None, "user_id": None, "metadata": {}}
+    return {"text": text, "domain": domain, "label": label, "batch": batch, **known}
 
 
 def rules(least=1, most=50, near=None):
@@ -85,3 +86,35 @@ def test_of_near_duplicates_the_smallest_id_stays():
     assert [row["review_id"] for row in cleaned.rows] == [min(map(text_id, texts))]
     assert cleaned.dropped["near_duplicate"] == 2
     assert len(clean_reviews([raw(text) for text in texts], rules(most=100, near=None)).rows) == 3
+
+
+def test_what_came_first_stays_whatever_its_id():
+    words = [f"word{number}" for number in range(60)]
+    texts = sorted((" ".join([*words, end]) for end in ("one", "two", "three")), key=text_id, reverse=True)
+    reviews = [raw(text, batch=place) for place, text in enumerate(texts)]
+    assert [row["text"] for row in clean_reviews(reviews, rules(most=100, near=0.8)).rows] == [texts[0]]
+
+
+VERSIONS = [
+    " ".join([*(f"{topic}{number}" for number in range(30)), end])
+    for topic in ("plot", "cast", "score")
+    for end in "abcdef"
+]
+ARRIVING = st.lists(st.tuples(st.integers(0, 3), st.sampled_from(VERSIONS), st.sampled_from([0, 1, None])), max_size=25)
+
+
+@given(ARRIVING)
+def test_no_text_moves_to_another_split_by_itself_or_its_near_duplicates_when_data_grow(arriving):
+    splits: dict[str, str] = {}  # of each topic, whose texts all resemble each other: where it was first seen
+    kept: set[str] = set()
+    for last in range(4):
+        reviews = [raw(text, label, batch=batch) for batch, text, label in arriving if batch <= last]
+        cleaned = clean_reviews(reviews, rules(most=100, near=0.8)).rows
+        for row in cleaned:
+            topic = row["text"].split("0")[0]
+            split = split_of(row["review_id"], 0.3, 0.3)
+            assert splits.setdefault(topic, split) == split
+        disputed = {text for text in VERSIONS if len({r["label"] for r in reviews if r["text"] == text} - {None}) > 1}
+        now = {row["text"] for row in cleaned}
+        assert kept - disputed <= now
+        kept |= now

@@ -24,9 +24,8 @@ def write(directory, rows):
 def test_columns_are_mapped_and_the_rest_is_kept_as_metadata(tmp_path):
     write(tmp_path, [{"text": "Fine.", "stars": 4, "who": 17, "votes": [1, 2], "other": "x"}])
     columns = {"stars": "stars", "user": "who", "metadata": ["votes"]}
-    assert read_reviews(source(columns), tmp_path) == [
-        {"text": "Fine.", "domain": "book", "stars": 4.0, "label": 1, "user_id": "17", "metadata": {"votes": [1, 2]}}
-    ]
+    known = {"stars": 4.0, "label": 1, "user_id": "17", "metadata": {"votes": [1, 2]}, "batch": 0}
+    assert read_reviews(source(columns), tmp_path) == [{"text": "Fine.", "domain": "book", **known}]
 
 
 @pytest.mark.parametrize(("stars", "label"), [(5, 1), (4, 1), (3.5, None), (3, None), (2, 0), (1, 0), (None, None)])
@@ -102,4 +101,4 @@ def test_the_limit_is_no_prefix_and_stays_when_the_set_grows(tmp_path):
 
 def test_the_embedded_source_is_the_generator(tmp_path):
     embedded = EmbeddedSource(kind="embedded", reviews=20, users=3, seed=5)
-    assert read_reviews(embedded, tmp_path) == generate_reviews(20, 3, seed=5)
+    assert read_reviews(embedded, tmp_path) == [{**row, "batch": 0} for row in generate_reviews(20, 3, seed=5)]

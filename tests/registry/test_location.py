@@ -79,7 +79,7 @@ def test_credentials_in_the_url_are_refused_and_not_shown(monkeypatch: pytest.Mo
 
 
 def test_other_places_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    message = "is a place of the kind https:, but registries are kept in directories and in buckets"
+    message = "is a place of the kind https:, but only directories and buckets"
     with pytest.raises(RegistryError, match=rf"^registry\.url {message}"):
         registry_location("https://host/registry")
     monkeypatch.setenv("MIXDPO_REGISTRY", "https://host/registry")
