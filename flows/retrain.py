@@ -25,6 +25,7 @@ from flows.command import told
 from flows.ending import told_by_state
 from flows.graph import read_graph
 from flows.process import Children
+from flows.results_branch import commit_results
 from flows.server import server
 from flows.summary import outcome_counts, registration_text, summarise
 from flows.tasks import RETRIES, StageResult, is_transient, run_stages, transfer
@@ -71,6 +72,8 @@ def retrain(
     pull: bool = False,
     push: bool = False,
     warm_start: str | None = None,
+    results_branch: str | None = None,
+    results_remote: str | None = None,
     root: Path = Path(),
 ) -> Retrained:
     """From params.yaml to a registered policy.
@@ -81,6 +84,8 @@ def retrain(
         pull: whether data and earlier runs come from DVC's remote first.
         push: whether data and these runs go to DVC's remote afterwards.
         warm_start: a version, such as reviews@production, that training goes on from: params.yaml is changed so.
+        results_branch: a branch of this repository that gets params.yaml, dvc.lock, metrics and plots as a commit.
+        results_remote: a remote of git that this branch is pushed to.
         root: the project's directory.
 
     Raises:
@@ -96,6 +101,8 @@ def retrain(
         if pull:
             transfer("pull", root, children)
         if (idle := nothing_new(params, layout, registration)) is not None:
+            if results_branch is not None:
+                keep_results(layout, results_branch, results_remote, idle.version)
             if push:  # the run before may have ended before it had pushed all
                 transfer("push", root, children)
             return idle
@@ -103,6 +110,8 @@ def retrain(
         stages = run_stages.with_options(task_runner=runner)(root)
         metrics = publish(layout)
         version = register_policy(layout, f"retrain run {flow_run.name}") if registration else None
+        if results_branch is not None:
+            keep_results(layout, results_branch, results_remote, version)
         if push:
             transfer("push", root, children)
     report = layout.reports / "index.html"
@@ -168,18 +177,41 @@ def register_policy(layout: Layout, reason: str) -> Version:
     return register(load_params(layout.root / "params.yaml"), layout, reason)
 
 
+@task(
+    name="results-branch",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=RETRIES,
+    retry_delay_seconds=exponential_backoff(10),
+    retry_condition_fn=is_transient,
+)
+def keep_results(layout: Layout, branch: str, remote: str | None, version: Version | None) -> None:
+    """Commit what the run left on a branch; the same as before makes no commit."""
+    what = f"{version.reference}: " if version is not None else ""
+    commit = commit_results(layout, branch, f"{what}retrain run {flow_run.name}", remote)
+    get_run_logger().info("branch %s: %s", branch, commit or "has the same already")
+
+
 @click.command(help=(__doc__ or "").split("\n")[0])
 @click.option(
     "--workers", default=2, show_default=True, type=click.IntRange(1), help="Stages run side by side at most."
 )
-@click.option("--register/--no-register", default=True, show_default=True, help="Publish the policy in the registry.")
+@click.option(
+    "--register/--no-register",
+    "registration",
+    default=True,
+    show_default=True,
+    help="Publish the policy in the registry.",
+)
 @click.option("--pull", is_flag=True, help="First get data and earlier runs from DVC's remote.")
 @click.option("--push", is_flag=True, help="Afterwards give data and these runs to DVC's remote.")
 @click.option("--warm-start", metavar="REFERENCE", help="Go on from a version, such as reviews@production.")
+@click.option("--results-branch", metavar="NAME", help="Commit params.yaml, dvc.lock, metrics and plots on a branch.")
+@click.option("--results-remote", metavar="REMOTE", help="Push that branch there.")
 @click.option("--root", default=".", type=click.Path(file_okay=False, path_type=Path), help="The project's directory.")
-def main(workers: int, register: bool, pull: bool, push: bool, warm_start: str | None, root: Path) -> None:
+def main(**options: Any) -> None:
     with told(), server():
-        done = retrain(workers=workers, registration=register, pull=pull, push=push, warm_start=warm_start, root=root)
+        done = retrain(**options)
     click.echo(f"\n{done.summary}")
 
 

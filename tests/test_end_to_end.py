@@ -83,7 +83,7 @@ def test_from_parameters_to_a_policy_that_writes_elsewhere(
 ) -> None:
     from flows.retrain import retrain
 
-    first = retrain(root=project, workers=2)
+    first = retrain(root=project, workers=2, results_branch="results")
     assert {stage.outcome for stage in first.stages} == {"ran"}
     assert len(first.stages) == 15
     assert first.version is not None
@@ -93,6 +93,9 @@ def test_from_parameters_to_a_policy_that_writes_elsewhere(
     _outputs_are_readable(project)
     _artifacts_are_published()
     assert "up to date" in command(project, "dvc", "status")
+
+    kept = subprocess.run(("git", "show", "results:dvc.lock"), cwd=project, capture_output=True, check=True).stdout
+    assert kept.strip() == (project / "dvc.lock").read_bytes().strip()
 
     second = retrain(root=project, workers=2)
     assert {stage.outcome for stage in second.stages} == {"unchanged"}
