@@ -10,6 +10,7 @@ from mixdpo.doctor.finding import Finding
 from mixdpo.doctor.machine import disk, memory, packages, python, torch_build
 from mixdpo.doctor.project import inputs, pipeline, registry
 from mixdpo.doctor.services import hub, prefect, ray
+from mixdpo.doctor.sharing import code, remotes, signatures
 from mixdpo.errors import MixDPOError
 
 
@@ -23,9 +24,12 @@ def examine(root: Path) -> Iterator[Finding]:
     yield disk(root)
     yield finding
     yield pipeline(root)
+    yield remotes(root)
+    yield code(root)
     if params is not None:  # what the values name can be looked at only where there are values
         yield inputs(params, root)
         yield registry(params, root)
+        yield signatures(params, root)
         yield hub(params, root)
         yield ray(params)
     yield prefect()

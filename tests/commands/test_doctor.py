@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,9 @@ from click.testing import CliRunner, Result
 
 from mixdpo.cli import main
 from mixdpo.config import parse_params
-from mixdpo.doctor import Finding, machine, project, services
+from mixdpo.doctor import Finding, machine, project, services, sharing
+from mixdpo.registry.keys import new_key, public_text
+from mixdpo.registry.trust import SIGNER, VARIABLE
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,8 +50,8 @@ def doctor(root: Path) -> Result:
 
 
 def states(result: Result) -> dict[str, str]:
-    lines = [line.split() for line in result.output.splitlines() if line[:4].strip() in ("ok", "warn", "fail")]
-    return {line[1]: line[0] for line in lines}
+    lines = [line for line in result.output.splitlines() if line[:4].strip() in ("ok", "warn", "fail")]
+    return {line[6:16].strip(): line[:4].strip() for line in lines}
 
 
 def test_a_sound_project_has_no_failure(root: Path) -> None:
@@ -193,3 +197,57 @@ def test_a_hub_that_is_needed_has_to_answer_and_copies_do_instead(
     for each in set(services._repositories(params)):
         (tmp_path / params.inputs / each.name).mkdir(parents=True)
     assert services.hub(params, tmp_path).state == "ok"
+
+
+def dvc(root: Path, *arguments: str) -> None:
+    subprocess.run((sys.executable, "-m", "dvc", *arguments), cwd=root, check=True, capture_output=True)
+
+
+def test_a_remote_that_does_not_verify_is_a_warning_and_one_that_does_is_not(root: Path, tmp_path: Path) -> None:
+    assert sharing.remotes(root).found.startswith("none")
+    dvc(root, "remote", "add", "--default", "shared", str(tmp_path / "shared"))
+    found = sharing.remotes(root)
+    assert (found.state, found.remedy) == ("warn", "`dvc remote modify shared verify true`")
+    dvc(root, "remote", "modify", "shared", "verify", "true")
+    assert sharing.remotes(root).state == "ok"
+
+
+def test_a_remote_that_does_not_answer_is_a_failure_that_names_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-nobody")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    (root / ".dvc" / "config").write_text(
+        "['remote \"team\"']\n    url = s3://bucket/dvc\n    endpointurl = http://127.0.0.1:9\n", encoding="utf-8"
+    )
+    found = sharing.remotes(root)
+    assert found.state == "fail"
+    assert found.found.startswith("team (s3://bucket/dvc): ")
+    assert "secret-of-nobody" not in found.found + found.remedy
+
+
+def test_code_that_is_not_committed_is_a_warning(root: Path) -> None:
+    assert sharing.code(root).state == "warn"  # nothing is committed yet
+    author = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
+    for arguments in (("add", "--all"), ("commit", "--quiet", "--message", "One")):
+        subprocess.run(("git", *author, *arguments), cwd=root, check=True)
+    assert sharing.code(root).state == "ok"
+    (root / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
+    assert "differs from commit" in sharing.code(root).found
+
+
+def test_versions_that_nobody_could_use_are_a_failure(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(SIGNER, raising=False)
+    assert sharing.signatures(parse_params(values(), "test"), root).found == "versions are not signed, and need not be"
+    public = public_text(new_key(root / "mine.pem").public_key())
+    required = values()
+    required["registry"]["signing"] = {"key": None, "required": True, "trusted": [public]}
+    params = parse_params(required, "test")
+    assert "there is no key to sign with" in sharing.signatures(params, root).found
+    monkeypatch.setenv(SIGNER, str(root / "mine.pem"))
+    assert sharing.signatures(params, root) == Finding("signatures", "ok", f"versions are signed by {public}")
+    (root / "mine.pem").chmod(0o644)
+    assert "chmod 600" in sharing.signatures(params, root).found
+    (root / "mine.pem").chmod(0o600)
+    monkeypatch.setenv(VARIABLE, "ed25519:nonsense")
+    assert sharing.signatures(params, root).state == "fail"
