@@ -58,6 +58,12 @@ Examples:
 @click.pass_context
 def main(ctx: click.Context, root: Path) -> None:
     """Mixtures of expert policies from heterogeneous preferences (Mix-DPO, MoE-DPO)."""
+    verb, processes = ctx.invoked_subcommand, int(os.environ.get("WORLD_SIZE", "1"))
+    if verb != "train" and processes > 1:
+        raise ConfigError(
+            f"{processes} processes were started, but one does `mixdpo {verb}`, and each would write its outputs; "
+            f"start one (`mixdpo train` alone takes several)"
+        )
     # offline and quiet unless the user says otherwise: no tool of ours reports home
     for name in ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
         os.environ.setdefault(name, "1")
@@ -88,11 +94,6 @@ def _run(root: Path, stage: str, *arguments: str) -> None:
     from mixdpo.lock import held
 
     params, layout = load_params(root / "params.yaml"), Layout(root)
-    if stage != "train" and (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
-        raise ConfigError(
-            f"{processes} processes were started, but one does `mixdpo {stage}`, and each would write its outputs; "
-            f"start one (`mixdpo train` alone takes several)"
-        )
     module = importlib.import_module(f"mixdpo.stages.{stage}")
     what = " ".join((stage, *arguments))
     # of several ranks the first one writes

@@ -69,6 +69,15 @@ def test_wrong_use_ends_with_2_and_a_hint() -> None:
     assert "'review' is not one of 'reviews', 'scores', 'preferences'" in result.stderr
 
 
+@pytest.mark.parametrize("verb", sorted(set(main.commands) - {"train"}))
+def test_one_process_runs_a_verb_other_than_training(verb: str, tmp_path: Path) -> None:
+    result = CliRunner(env={"WORLD_SIZE": "2"}).invoke(main, ["--root", str(tmp_path), verb])
+    assert result.exit_code == 2
+    assert f"2 processes were started, but one does `mixdpo {verb}`" in result.stderr
+    assert "start one" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_a_project_the_way_in_is_told(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["--root", str(tmp_path), "prepare"])
     assert result.exit_code == 2

@@ -25,6 +25,7 @@ from mixdpo.training.checkpoint import load_checkpoint, save_checkpoint
 from mixdpo.training.health import Finding
 from mixdpo.training.latent_heldout import compared_pairs, validation_marginal
 from mixdpo.training.pairs import PreferencePairs
+from mixdpo.training.parallel import started
 from mixdpo.training.schedule import adamw, anneal, set_learning_rate
 
 if TYPE_CHECKING:
@@ -105,12 +106,23 @@ def train_continuous(
 
     Raises:
         TrainingError: there is nothing to train on, or a value is not finite (names step and pairs).
+        DataError: a pair is longer than what the policy reads.
+        ConfigError: several processes are asked for, or were started.
     """
+    parallel = settings.parallel
+    processes = max(started(), 1 if parallel is None else parallel.data * parallel.experts)
+    if processes > 1:
+        raise ConfigError(
+            f"a continuous latent is trained by one process, not by {processes}, each of which would train all of it; "
+            f"start one, and leave training.parallel out"
+        )
     if not len(train) or not len(validation):
         raise TrainingError(
             f"{len(train)} training and {len(validation)} validation pairs; both splits need some: raise "
             f"preferences.annotators or candidates.prompts in params.yaml"
         )
+    for split in (train, validation):
+        split.refuse_longer(policy.reference.context)
     run = _Run(policy, train, settings, latent, seed, precision)
     state = load_checkpoint(checkpoint, run.trained, run.optimizer) if checkpoint else None
     history: list[Row] = state["history"] if state else []

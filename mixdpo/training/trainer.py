@@ -62,6 +62,7 @@ def train_mixture(
     Raises:
         TrainingError: there is nothing to train on, or too few annotators for the experts, or a value is not finite
             (names step and pairs).
+        DataError: a pair is longer than what the experts read.
     """
     _refuse_unfit(mixture, train, validation, setup)
     ranks = setup.ranks
@@ -139,6 +140,8 @@ def _refuse_unfit(mixture: Mixture, train: PreferencePairs, validation: Preferen
             f"{len(train)} training and {len(validation)} validation pairs; both splits need some: raise "
             f"preferences.annotators or candidates.prompts in params.yaml"
         )
+    for split in (train, validation):
+        split.refuse_longer(mixture.experts.context)
     parallel, ranks = setup.settings.parallel, setup.ranks
     asked = 1 if parallel is None else parallel.data * parallel.experts
     if asked != ranks.size:

@@ -230,10 +230,16 @@ def test_a_killed_run_goes_on_to_the_same_end_bit_for_bit(
         assert torch.equal(tensor, whole.policy.state_dict()[name]), name
 
 
-def test_bad_input_says_what_to_give(make_task: Make, fit: Make) -> None:
+def test_bad_input_says_what_to_give(make_task: Make, fit: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="kl_start and start_scale above 0"):
         LatentTraining(kl_start=0.0)
     task = make_task([4, 4])
+    with pytest.raises(ConfigError, match=r"by one process, not by 4, .* start one, and leave training.parallel out"):
+        fit(task.pairs, task.pairs, parallel={"data": 2, "experts": 2})
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ConfigError, match="by one process, not by 3"):
+        fit(task.pairs, task.pairs)
+    monkeypatch.delenv("WORLD_SIZE")
     none = dataclasses.replace(task.pairs, ids=[], chosen=[], rejected=[], annotators=torch.zeros(0))
     with pytest.raises(TrainingError, match="64 training and 0 validation pairs"):
         fit(task.pairs, none)
