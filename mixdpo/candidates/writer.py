@@ -54,8 +54,12 @@ def open_writer(model: Path, settings: Candidates, compute: Device, seed: int) -
     """Load the model of a directory as the engine that params.yaml asks for.
 
     Raises:
-        ModelError: the directory is not a causal language model.
+        ModelError: the directory is not a causal language model. ConfigError: vLLM is asked for and is not there.
     """
+    if settings.vllm is not None:
+        from mixdpo.candidates.vllm_writer import VllmWriter
+
+        return VllmWriter(model, settings, settings.vllm, compute, seed)
     device, precision = prepare_compute(compute)
     policy = MixturePolicy.from_causal_lm(model).to(device)
     policy.precision = precision

@@ -148,6 +148,14 @@ class PromptCounts(Section):
     test: Count
 
 
+class Vllm(Section):
+    """Let vLLM write, which needs an environment of its own (docs/decisions/0009-vllm.md)."""
+
+    python: str  # the interpreter of that environment
+    gpus: Count  # that share the model
+    memory: Annotated[float, Field(gt=0, le=1)]  # share of each GPU's memory that vLLM takes
+
+
 class Candidates(Section):
     prompts: PromptCounts
     prompt_words: tuple[Count, Count]  # the first words of a review: a length in here, by hash
@@ -156,6 +164,7 @@ class Candidates(Section):
     temperature: Positive
     top_p: Annotated[float, Field(gt=0, le=1)]
     batch: Count  # rows sampled at once
+    vllm: Vllm | None = None
 
 
 class Device(Section):

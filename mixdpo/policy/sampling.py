@@ -78,12 +78,7 @@ def generate(
     drawn = inverse_cdf(log_weights.exp(), uniforms[:, -1])
     authors = log_weights.argmax(dim=-1) if mode == "argmax" else drawn
     ids = encode_prompts(policy.tokenizer, prompts)
-    context, longest = policy.reference.context, max(map(len, ids))
-    if context is not None and longest + max_new_tokens > context:
-        raise ConfigError(
-            f"a prompt of {longest} tokens and max_new_tokens {max_new_tokens} do not fit the {context} positions that "
-            f"the model reads; lower max_new_tokens or shorten the prompts"
-        )
+    refuse_cut(ids, max_new_tokens, policy.reference.context)
     eos = policy.tokenizer.eos_token_id
     completions: list[list[int]] = [[] for _ in prompts]
 
@@ -112,6 +107,21 @@ def generate(
     )
     experts = [-1] * len(texts) if together else authors.tolist()
     return Generations(texts, finished, experts, dropped.tolist())
+
+
+def refuse_cut(prompts: Sequence[Sequence[int]], max_new_tokens: int, context: int | None) -> None:
+    """Raise ConfigError where a prompt leaves no room for what may be written after it.
+
+    Args:
+        prompts: token ids of each.
+        context: how many positions the model reads, if that is known.
+    """
+    longest = max(map(len, prompts))
+    if context is not None and longest + max_new_tokens > context:
+        raise ConfigError(
+            f"a prompt of {longest} tokens and max_new_tokens {max_new_tokens} do not fit the {context} positions that "
+            f"the model reads; lower max_new_tokens or shorten the prompts"
+        )
 
 
 def row_uniforms(seed: int, first: int, rows: int, columns: int) -> Tensor:
