@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mixdpo.files import replacing
 
 # rows that are read and written at once
 ROW_GROUP = 1 << 16
+AT_ONCE = 1 << 10  # rows that are Python objects at once
 
 SPLITS = ("train", "validation", "test")
 
@@ -102,6 +104,25 @@ def write_tables(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> N
     with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for table in tables:
             writer.write_table(table.select(schema.names).cast(schema), row_group_size=ROW_GROUP)
+
+
+def write_rows(path: Path, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> None:
+    """Write rows as `write_table` does, to the same bytes; a row group of them is in memory."""
+    write_tables(path, _row_groups(rows, schema), schema)
+
+
+def _row_groups(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> Iterator[pa.Table]:
+    # dicts are many times the size of their columns
+    pieces = (pa.Table.from_pylist(piece, schema=schema) for piece in in_batches(rows, AT_ONCE))
+    while group := list(islice(pieces, ROW_GROUP // AT_ONCE)):
+        yield pa.concat_tables(group).combine_chunks()
+
+
+def in_batches(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    """Lists of `size` rows, the last of what is left."""
+    iterator = iter(rows)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 def read_table(path: Path, schema: pa.Schema | None = None) -> pa.Table:

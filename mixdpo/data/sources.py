@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 from mixdpo.config.data import EmbeddedSource, FileSet, FilesSource, HubSet, HubSource, ReviewSet
 from mixdpo.data.batches import batch_number
-from mixdpo.data.embedded import generate_reviews
+from mixdpo.data.embedded import stream_reviews
 from mixdpo.data.hub import hub_rows
 from mixdpo.data.schema import unit_hash
 from mixdpo.data.tables import Row, as_text, find_files, read_rows
@@ -29,17 +29,21 @@ class RawReview(TypedDict):
     batch: int  # the batch of arrivals that it came with, 0 where it was there from the start
 
 
-def read_reviews(source: EmbeddedSource | FilesSource | HubSource, inputs: Path) -> list[RawReview]:
+def read_reviews(source: EmbeddedSource | FilesSource | HubSource, inputs: Path) -> Iterator[RawReview]:
     """All reviews that params.yaml asks for; `inputs` is the directory that the source's paths are relative to.
+
+    They come one by one; in memory are those of one set at most where it has a `limit`.
 
     Raises:
         DataError: no such file or column, an empty set, or a row whose text, stars or label is not what it should be.
         ModelError: a data set cannot be had from the Hub.
     """
     if isinstance(source, EmbeddedSource):
-        rows = generate_reviews(source.reviews, source.users, source.seed)
-        return [RawReview(**row, batch=0) for row in rows]  # type: ignore[typeddict-item]
-    return [review for part in source.sets for review in _read_set(part, inputs)]
+        for row in stream_reviews(source.reviews, source.users, source.seed):
+            yield RawReview(**row, batch=0)  # type: ignore[typeddict-item]
+        return
+    for part in source.sets:
+        yield from _read_set(part, inputs)
 
 
 def check_file(path: Path, part: FileSet) -> int:
@@ -53,13 +57,15 @@ def check_file(path: Path, part: FileSet) -> int:
     )
 
 
-def _read_set(part: FileSet | HubSet, inputs: Path) -> list[RawReview]:
-    rows = list(_limited(_rows(part, inputs), part))
+def _read_set(part: FileSet | HubSet, inputs: Path) -> Iterator[RawReview]:
+    rows = 0
+    for row, batch in _limited(_rows(part, inputs), part):
+        rows += 1
+        yield _review(row, part, batch)
     if not rows:
         name = part.dataset if isinstance(part, HubSet) else ", ".join(part.paths)
         wanted = " that `only` admits" * (part.only is not None)
         raise DataError(f"{name} has no rows{wanted}; name a set with reviews, or remove it from source.sets")
-    return [_review(row, part, batch) for row, batch in rows]
 
 
 def _rows(part: FileSet | HubSet, inputs: Path) -> Iterator[tuple[Row, int]]:

@@ -16,6 +16,8 @@ from mixdpo.data.batches import check_unchanged
 from mixdpo.errors import DataError
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")
+AT_ONCE = 1000  # rows that are Python objects at once
+BUFFER = 1 << 20  # bytes of a Parquet column that are read ahead
 
 
 class Row(NamedTuple):
@@ -98,23 +100,43 @@ def require_columns(columns: Sequence[str], present: Sequence[str], origin: str)
 
 
 def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, buffer_size=BUFFER) as file:
         require_columns(columns, file.schema_arrow.names, str(path))
-        yield from numbered((batch.to_pylist() for batch in file.iter_batches(columns=list(columns))), path.name)
+        batches = file.iter_batches(AT_ONCE, columns=list(columns))
+        yield from numbered((batch.to_pylist() for batch in batches), path.name)
 
 
 def _csv(path: Path, columns: Sequence[str], text: Sequence[str]) -> Iterator[Row]:
-    table = pyarrow.csv.read_csv(
-        path,
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(text, pa.string())),
-    )
-    require_columns(columns, table.column_names, str(path))
-    yield from numbered((batch.to_pylist() for batch in table.select(list(columns)).to_batches()), path.name)
+    parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    with pyarrow.csv.open_csv(path, parse_options=parsing) as reader:
+        require_columns(columns, reader.schema.names, str(path))
+    # a column's type is that of all its values, so it takes a pass of its own; texts need none
+    others = [name for name in columns if name not in text]
+    types = dict.fromkeys(text, pa.string())
+    if others:
+        only = pyarrow.csv.ConvertOptions(include_columns=others)
+        found = pyarrow.csv.read_csv(path, parse_options=parsing, convert_options=only).schema
+        types |= {field.name: field.type for field in found}
+    options = pyarrow.csv.ConvertOptions(include_columns=list(columns), column_types=types)
+    with pyarrow.csv.open_csv(path, parse_options=parsing, convert_options=options) as reader:
+        pieces = (piece for batch in reader for piece in pa.Table.from_batches([batch]).to_batches(AT_ONCE))
+        yield from numbered((piece.to_pylist() for piece in pieces), path.name)
 
 
 def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    lines = []
+    # a field may be left out of some lines, but one that no line has is a wrong name
+    present: dict[str, None] = {}
+    for _, values in _json_lines(path):
+        present |= dict.fromkeys(values)
+        if present.keys() >= set(columns):
+            break
+    if present:
+        require_columns(columns, list(present), str(path))
+    for origin, values in _json_lines(path):
+        yield Row(origin, {name: values.get(name) for name in columns})
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8") as handle:
         for number, line in enumerate(handle, 1):
             try:
@@ -125,13 +147,7 @@ def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Row]:
                 continue
             if not isinstance(values, dict):
                 raise DataError(f"row {number} of {path} is {type(values).__name__}, not a JSON object; correct it")
-            lines.append(Row(f"row {number} of {path.name}", values))
-    # a field may be left out of some lines, but one that no line has is a wrong name
-    present = list(dict.fromkeys(name for line in lines for name in line.values))
-    if lines:
-        require_columns(columns, present, str(path))
-    for origin, values in lines:
-        yield Row(origin, {name: values.get(name) for name in columns})
+            yield Row(f"row {number} of {path.name}", values)
 
 
 def as_text(row: Row, column: str) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mixdpo.config import Params
-from mixdpo.data.cleaning import Cleaned, clean_reviews
-from mixdpo.data.schema import REVIEWS, SPLITS, split_of, write_table
+from mixdpo.config.data import Splits
+from mixdpo.data.cleaning import Tally, clean_reviews
+from mixdpo.data.schema import REVIEWS, SPLITS, split_of, write_rows
 from mixdpo.data.sources import read_reviews
+from mixdpo.data.spill import scratch
 from mixdpo.errors import DataError
-from mixdpo.files import canonical_json, write_json
+from mixdpo.files import write_json
 from mixdpo.layout import Layout
 
 LABELS = {1: "positive", 0: "negative", None: "unlabelled"}
@@ -25,36 +27,57 @@ def run(params: Params, layout: Layout) -> list[Path]:
         DataError: the source is not what it should be, or cleaning leaves nothing.
         ModelError: a data set cannot be had from the Hub.
     """
-    raw = read_reviews(params.source, layout.root / params.inputs)
-    cleaned = clean_reviews(raw, params.cleaning)
-    if not cleaned.rows:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in cleaned.dropped.items() if count)
-        raise DataError(f"cleaning left none of {len(raw)} reviews ({reasons}); loosen `cleaning` in params.yaml")
-    rows = [
-        {
-            **row,
-            "split": split_of(row["review_id"], params.splits.validation, params.splits.test),
-            "metadata": canonical_json(row["metadata"]).decode("utf-8"),
-        }
-        for row in cleaned.rows
-    ]
-    write_table(layout.prepared_reviews, rows, REVIEWS)
-    write_json(layout.metrics("prepare"), _metrics(len(raw), cleaned, rows))
+    tally, figures = Tally(), Figures()
+    with scratch(layout.work("prepare", "spilled")) as spill:
+        raw = read_reviews(params.source, layout.root / params.inputs)
+        cleaned = clean_reviews(raw, params.cleaning, tally, spill)
+        rows = ({**row, "split": _split(row, params.splits)} for row in cleaned)
+        write_rows(layout.prepared_reviews, _counted(rows, tally, figures), REVIEWS)
+    write_json(layout.metrics("prepare"), figures.record(tally))
     return [layout.prepared_reviews, layout.metrics("prepare")]
 
 
-def _metrics(rows_in: int, cleaned: Cleaned, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    words = sum(len(row["text"].split()) for row in rows)
-    users = {row["user_id"] for row in rows} - {None}
-    return {
-        "schema": 1,
-        "rows_in": rows_in,
-        "rows_kept": len(rows),
-        "dropped": cleaned.dropped,
-        "cut": cleaned.cut,
-        "domains": dict(Counter(row["domain"] for row in rows)),
-        "splits": dict.fromkeys(SPLITS, 0) | Counter(row["split"] for row in rows),
-        "labels": dict.fromkeys(LABELS.values(), 0) | Counter(LABELS[row["label"]] for row in rows),
-        "users": len(users),
-        "mean_words": round(words / len(rows), 2),
-    }
+def _split(row: dict[str, Any], splits: Splits) -> str:
+    return split_of(row["review_id"], splits.validation, splits.test)
+
+
+def _counted(rows: Iterable[dict[str, Any]], tally: Tally, figures: Figures) -> Iterator[dict[str, Any]]:
+    """The rows, once through `figures`. Raises DataError where there are none."""
+    for row in rows:
+        figures.add(row)
+        yield row
+    if not figures.rows:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in tally.dropped.items() if count)
+        raise DataError(f"cleaning left none of {tally.read} reviews ({reasons}); loosen `cleaning` in params.yaml")
+
+
+class Figures:
+    """What metrics/prepare.json says of the rows that were kept."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._words = 0
+        self._users: set[str] = set()
+        self._counts: dict[str, Counter[str]] = {name: Counter() for name in ("domain", "split", "label")}
+
+    def add(self, row: dict[str, Any]) -> None:
+        self.rows += 1
+        self._words += len(row["text"].split())
+        if row["user_id"] is not None:
+            self._users.add(row["user_id"])
+        for name, counts in self._counts.items():
+            counts[LABELS[row[name]] if name == "label" else row[name]] += 1
+
+    def record(self, tally: Tally) -> dict[str, Any]:
+        return {
+            "schema": 1,
+            "rows_in": tally.read,
+            "rows_kept": self.rows,
+            "dropped": tally.dropped,
+            "cut": tally.cut,
+            "domains": dict(self._counts["domain"]),
+            "splits": dict.fromkeys(SPLITS, 0) | self._counts["split"],
+            "labels": dict.fromkeys(LABELS.values(), 0) | self._counts["label"],
+            "users": len(self._users),
+            "mean_words": round(self._words / self.rows, 2),
+        }

@@ -45,7 +45,7 @@ def source(**changes):
 
 
 def test_a_directory_below_inputs_stands_in_for_the_hub(inputs):
-    reviews = read_reviews(source(), inputs)
+    reviews = list(read_reviews(source(), inputs))
     assert [(review["text"], review["label"], review["metadata"]) for review in reviews] == [
         ("Good.", 1, {"extra": 1.5}),
         ("Bad.", 0, {"extra": 2.5}),
@@ -56,13 +56,13 @@ def test_a_directory_below_inputs_stands_in_for_the_hub(inputs):
 @pytest.mark.parametrize("fault", [{"split": "test"}, {"config": "other"}])
 def test_unknown_split_or_configuration(inputs, fault):
     with pytest.raises(DataError, match=r"someone/films: configuration .* correct `config` or `split`"):
-        read_reviews(source(**fault), inputs)
+        list(read_reviews(source(**fault), inputs))
 
 
 def test_unknown_column(inputs):
     columns = {"text": "review", "label": None, "stars": None, "user": None, "metadata": []}
     with pytest.raises(DataError) as error:
-        read_reviews(source(columns=columns), inputs)
+        list(read_reviews(source(columns=columns), inputs))
     assert str(error.value) == (
         "someone/films (train) has no column review; it has text, label, extra; correct `columns` in params.yaml"
     )
@@ -74,7 +74,7 @@ def test_out_of_reach_names_data_set_and_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     with pytest.raises(TransientError) as error:
-        read_reviews(source(revision="abc"), tmp_path)
+        list(read_reviews(source(revision="abc"), tmp_path))
     message = str(error.value)
     assert message.startswith(
         "data set someone/films at revision abc is no directory here, and the Hub did not answer ("

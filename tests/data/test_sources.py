@@ -5,11 +5,15 @@ import json
 import pytest
 
 from mixdpo.config.data import EmbeddedSource, FilesSource
+from mixdpo.data import sources
 from mixdpo.data.embedded import generate_reviews
-from mixdpo.data.sources import read_reviews
 from mixdpo.errors import DataError
 
 COLUMNS = {"text": "text", "label": None, "stars": None, "user": None, "metadata": []}
+
+
+def read_reviews(source, inputs):
+    return list(sources.read_reviews(source, inputs))
 
 
 def source(columns=None, labels=None, limit=None, paths=("rows.jsonl",), **more):

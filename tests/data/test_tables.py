@@ -52,6 +52,23 @@ def test_broken_json_line_is_named(tmp_path):
         list(read_rows(path, ["text"]))
 
 
+def test_a_type_is_that_of_the_whole_column_and_no_block_decides(tmp_path):
+    path = tmp_path / "long.csv"
+    count = 60_000  # more than a block of the reader
+    path.write_text("text,stars\n" + "".join(f"7,{number % 5}\n" for number in range(count)) + "8,2.5\n")
+    rows = [row.values for row in read_rows(path, ["stars", "text"], text=["text"])]
+    assert len(rows) == count + 1
+    assert rows[0] == {"text": "7", "stars": 0.0}
+    assert isinstance(rows[0]["stars"], float)
+    assert rows[-1] == {"text": "8", "stars": 2.5}
+
+
+def test_a_field_that_some_lines_lack_is_null_there(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"text": "a"}\n{"text": "b", "stars": 2}\n')
+    assert [row.values["stars"] for row in read_rows(path, ["text", "stars"])] == [None, 2]
+
+
 def test_globs_give_each_file_once_in_order(tmp_path):
     for name in ("b.csv", "a.csv", "c.jsonl"):
         (tmp_path / name).touch()

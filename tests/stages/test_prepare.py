@@ -64,3 +64,15 @@ def test_profile_reviews_on_real_files(tmp_path):
     assert metrics["rows_kept"] > 700
     assert set(metrics["domains"]) == {"movie", "book"}
     assert metrics["labels"]["negative"] > 100
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_how_many_rows_are_worked_on_at_once_shows_in_no_byte(tmp_path, monkeypatch, rows):
+    whole = [path.read_bytes() for path in run(params(), Layout(tmp_path / "a"))]
+    monkeypatch.setattr("mixdpo.data.spill.BLOCK", rows)
+    monkeypatch.setattr("mixdpo.data.spill.RUN", 7 * rows)
+    monkeypatch.setattr("mixdpo.data.near_duplicates.AT_ONCE", rows)
+    monkeypatch.setattr("mixdpo.data.schema.AT_ONCE", 2 * rows)
+    layout = Layout(tmp_path / "b")
+    assert [path.read_bytes() for path in run(params(), layout)] == whole
+    assert not layout.work("prepare", "spilled").exists()

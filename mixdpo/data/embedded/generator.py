@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,9 +52,15 @@ def generate_reviews(count: int, users: int, seed: int) -> list[dict[str, Any]]:
     undamaged), `detail` (density of concrete words, 0 to 1) and the `generator`'s version. Sentiment, damage, detail
     and domain of a review are independent of each other. The same arguments give the same reviews.
     """
+    return list(stream_reviews(count, users, seed))
+
+
+def stream_reviews(count: int, users: int, seed: int) -> Iterator[dict[str, Any]]:
+    """The same, one by one."""
     rng = random.Random(f"mixdpo:{VERSION}:{seed}")
     authors = [_user(number, rng) for number in range(users)]
-    return [_review(rng.choice(authors), rng) for _ in range(count)]
+    for _ in range(count):
+        yield _review(rng.choice(authors), rng)
 
 
 def _review(author: User, rng: random.Random) -> dict[str, Any]:
