@@ -19,6 +19,17 @@ class Layout:
     def data(self) -> Path:
         return self.root / "data"
 
+    # what arrives
+    @property
+    def arrivals_quarantine(self) -> Path:
+        """Copies of landed files that cannot be read as params.yaml says, and why (manifest.json)."""
+        return self.data / "quarantine" / "arrivals"
+
+    @property
+    def landing_digests(self) -> Path:
+        """Untracked: sha256 of files in the landing place that were read already."""
+        return self.root / ".mixdpo" / "arrivals.json"
+
     # stage prepare
     @property
     def prepared_reviews(self) -> Path:
