@@ -240,7 +240,7 @@ def few_shot_curves(metrics: Mapping[str, Any]) -> Figure:
                 ax.axhline(ways["prior"]["reward"]["mean"], color=colours[name], linewidth=1.4, label=name)
         ax.set(title=style, ylabel="reward (s.d. of SFT samples)")
     for ax in axes:
-        ax.set_xlabel("comparisons known of the annotator (annotators)")
+        ax.set_xlabel("known comparisons (annotators)")
         ax.grid(axis="y")
     axes[0].legend()
     return figure
