@@ -147,6 +147,7 @@ def register(root: Path, reason: str) -> None:
 def _verbs() -> None:
     """The verbs for people live in files of their own; importing them registers them."""
     from mixdpo.commands import (
+        arrivals,
         artifacts,
         compose,
         doctor,
@@ -161,7 +162,7 @@ def _verbs() -> None:
     )
 
     for module in (
-        *(project, doctor, artifacts, versions, promotion, reproduction, keys, upkeep),
+        *(project, doctor, arrivals, artifacts, versions, promotion, reproduction, keys, upkeep),
         *(policies, compose, studies),
     ):
         for command in module.COMMANDS:
