@@ -49,6 +49,16 @@ class Pairs(NamedTuple):
     gaps: Floats
 
 
+class Pool(NamedTuple):
+    """What an annotator of one style draws from: N pairs of P prompts."""
+
+    pairs: Pairs
+    by_prompt: Integers  # (N,) places of pairs, those of one prompt together
+    starts: Integers  # (P,) where a prompt's places begin there
+    sizes: Integers  # (P,) how many it has
+    weights: Floats  # (P,) how often the style judges a prompt, relative
+
+
 def standardisation(scores: Floats, dimensions: Sequence[str]) -> tuple[Floats, Floats]:
     """Mean and standard deviation of each dimension, (dimensions,) each, over the training candidates.
 
@@ -99,8 +109,9 @@ def label_pairs(
     )
     comparisons = []
     for annotator, name in zip(annotators, members, strict=True):
-        pairs, weights = pools[str(name)]
-        for place in _draw(candidates.prompts[pairs.better], weights, settings.pairs, generator):
+        pool = pools[str(name)]
+        pairs = pool.pairs
+        for place in _draw(pool, settings.pairs, generator):
             better, worse = int(pairs.better[place]), int(pairs.worse[place])
             flipped = bool(generator.random() < settings.noise)
             chosen, rejected = (worse, better) if flipped else (better, worse)
@@ -149,22 +160,32 @@ def utilities(scores: Floats, dimensions: Sequence[str], style: Style) -> Floats
 
 def distinguishable_pairs(candidates: Candidates, utility: Floats, min_gap: float) -> Pairs:
     """Pairs of different completions of one prompt, at least `min_gap` (and more than nothing) apart in utility."""
-    order = np.argsort(candidates.prompts, kind="stable")
-    starts = np.flatnonzero(np.r_[True, candidates.prompts[order][1:] != candidates.prompts[order][:-1]])
-    groups = np.split(order, starts[1:]) if len(order) else []
-    first = [group[i] for group in groups for i in range(len(group)) for _ in range(i + 1, len(group))]
-    second = [group[j] for group in groups for i in range(len(group)) for j in range(i + 1, len(group))]
-    left, right = np.array(first, dtype=np.int64), np.array(second, dtype=np.int64)
+    left, right = _all_pairs(candidates.prompts)
     gaps = utility[left] - utility[right]
     kept = (np.abs(gaps) >= min_gap) & (gaps != 0.0) & (candidates.completions[left] != candidates.completions[right])
     left, right, gaps = left[kept], right[kept], gaps[kept]
     return Pairs(np.where(gaps > 0, left, right), np.where(gaps > 0, right, left), np.abs(gaps))
 
 
+def _all_pairs(prompts: NDArray) -> tuple[Integers, Integers]:
+    """Places of every two rows of one prompt, prompt by prompt."""
+    order = np.argsort(prompts, kind="stable")
+    _, starts, sizes = np.unique(prompts[order], return_index=True, return_counts=True)
+    left, right, owner = [[np.array([], dtype=np.int64)] for _ in range(3)]
+    for size in np.unique(sizes):
+        owners = np.flatnonzero(sizes == size)
+        first, second = np.triu_indices(size, 1)
+        left.append((starts[owners, None] + first).ravel())
+        right.append((starts[owners, None] + second).ravel())
+        owner.append(np.repeat(owners, len(first)))
+    again = np.argsort(np.concatenate(owner), kind="stable")
+    return order[np.concatenate(left)[again]], order[np.concatenate(right)[again]]
+
+
 def _pool(
     candidates: Candidates, dimensions: Sequence[str], style: Style, name: str, settings: Annotators, split: str
-) -> tuple[Pairs, Floats]:
-    """The style's pairs and, for each, the weight of its prompt: how often this style judges that domain."""
+) -> Pool:
+    """The style's pairs, each prompt with the weight of its domain."""
     pairs = distinguishable_pairs(candidates, utilities(candidates.scores, dimensions, style), settings.min_gap)
     weights = np.ones(len(pairs.better))
     if style.domains is not None:
@@ -186,26 +207,26 @@ def _pool(
             f"{settings.pairs} (preferences.annotators.pairs); lower one of the two, or raise candidates.per_prompt "
             f"or candidates.prompts.{split}"
         )
-    return pairs, weights
-
-
-def _draw(prompts: NDArray, weights: Floats, count: int, generator: np.random.Generator) -> Iterator[int]:
-    """`count` different pairs: prompts at random by weight, none again before all had their turn."""
-    unique, index = np.unique(prompts, return_inverse=True)
-    prompt_weights = np.zeros(len(unique))
+    prompts, index, sizes = np.unique(candidates.prompts[pairs.better], return_inverse=True, return_counts=True)
+    prompt_weights = np.zeros(len(prompts))
     prompt_weights[index] = weights
+    return Pool(pairs, np.argsort(index, kind="stable"), np.cumsum(sizes) - sizes, sizes, prompt_weights)
+
+
+def _draw(pool: Pool, count: int, generator: np.random.Generator) -> Iterator[int]:
+    """`count` different pairs: prompts at random by weight, none again before all had their turn."""
     # pairs of each prompt in random order; the r-th pair of a prompt comes in round r
-    shuffled = generator.permutation(len(prompts))
-    queues: list[list[int]] = [[] for _ in unique]
-    for place in shuffled:
-        queues[index[place]].append(int(place))
+    turns = np.empty(len(pool.by_prompt), dtype=np.int64)
+    turns[generator.permutation(len(turns))] = np.arange(len(turns))
     drawn = 0
     turn = 0
     while drawn < count:
-        able = np.array([number for number, queue in enumerate(queues) if len(queue) > turn])
+        able = np.flatnonzero(pool.sizes > turn)
         size = min(count - drawn, len(able))
-        chances = prompt_weights[able] / prompt_weights[able].sum()
+        chances = pool.weights[able] / pool.weights[able].sum()
         for number in generator.choice(able, size=size, replace=False, p=chances):
-            yield queues[number][turn]
+            start = pool.starts[number]
+            own = pool.by_prompt[start : start + pool.sizes[number]]
+            yield int(own[np.argsort(turns[own])[turn]])
         drawn += size
         turn += 1

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from mixdpo.config import Params
 from mixdpo.config.data import PreferenceFiles
@@ -53,24 +55,29 @@ def label(params: Params, table: pa.Table) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for place, split in enumerate(SPLITS):
         own = table.filter(pa.array(splits == split))
-        columns = {name: np.array(own[name].to_pylist()) for name in ("prompt_id", "completion", "domain")}
         candidates = Candidates(
-            columns["prompt_id"],
-            columns["completion"],
-            columns["domain"],
+            _codes(own["prompt_id"]),
+            _codes(own["completion"]),
+            np.array(own["domain"].to_pylist()),
             (scores[splits == split] - mean) / deviation,
         )
         generator = np.random.default_rng([params.seed, place])
         known = {row["annotator"]: row["style"] for row in rows if row["split"] == "train"}
         comparisons = label_pairs(candidates, dimensions, settings.styles, settings.annotators, split, generator, known)
-        rows.extend(_rows(comparisons, own.to_pylist()))
+        rows.extend(_rows(comparisons, own))
     return rows
 
 
-def _rows(comparisons: Sequence[Comparison], candidates: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """A number for each different text, in their order."""
+    return np.asarray(pc.rank(column.combine_chunks(), tiebreaker="dense"), dtype=np.int64)
+
+
+def _rows(comparisons: Sequence[Comparison], candidates: pa.Table) -> list[dict[str, Any]]:
     rows = []
-    for each in comparisons:
-        chosen, rejected = candidates[each.chosen], candidates[each.rejected]
+    sides = ([getattr(each, side) for each in comparisons] for side in ("chosen", "rejected"))
+    compared = (candidates.take(pa.array(places, pa.int64())).to_pylist() for places in sides)
+    for each, chosen, rejected in zip(comparisons, *compared, strict=True):
         shared = {name: chosen[name] for name in ("prompt_id", "prompt", "domain", "split")}
         rows.append(
             {

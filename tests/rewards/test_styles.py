@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -73,6 +73,55 @@ def test_each_annotator_labels_so_many_pairs_and_none_twice(split):
     assert set(by_annotator.values()) == {settings.pairs}
     asked = [(each.annotator, frozenset((each.chosen, each.rejected))) for each in label(split=split)]
     assert len(set(asked)) == len(asked)
+
+
+def walked(prompts, weights, count, generator):
+    """Draws as one would make them by hand: a shuffled queue of pairs for each prompt, a round at a time."""
+    names = sorted(set(prompts))
+    queues = {name: [] for name in names}
+    for place in generator.permutation(len(prompts)):
+        queues[prompts[place]].append(place)
+    turn = 0
+    while count:
+        able = [name for name in names if len(queues[name]) > turn]
+        chances = np.array([weights[name] for name in able])
+        size = min(count, len(able))
+        for name in generator.choice(able, size=size, replace=False, p=chances / chances.sum()):
+            yield queues[name][turn]
+        count -= size
+        turn += 1
+
+
+@pytest.mark.parametrize("domains", [None, {"movie": 3.0, "book": 1.0}])
+@pytest.mark.parametrize("pairs", [5, 30])
+def test_draws_are_those_of_walking_queues_one_by_one(domains, pairs):
+    given = with_domains(candidates(prompts=12), 0.25)
+    asked = style(sentiment=1.0, domains=domains)
+    found = label(given, {"kind": asked}, annotators(train=4, pairs=pairs))
+    all_pairs = distinguishable_pairs(given, utilities(given.scores, DIMENSIONS, asked), 0.2)
+    prompts = given.prompts[all_pairs.better].tolist()
+    held = {name: len({p for p in prompts if (p < 3) == (name == "book")}) for name in ("movie", "book")}
+    shares = domains or {name: float(count) for name, count in held.items()}
+    weights = {
+        p: shares[name] / held[name] for p in set(prompts) for name in ("movie", "book") if (p < 3) == (name == "book")
+    }
+    generator = np.random.default_rng(0)
+    generator.permutation(["kind"] * 4)
+    expected = []
+    for _ in range(4):
+        for place in walked(prompts, weights, pairs, generator):
+            generator.random()  # whether the annotator errs
+            expected.append((all_pairs.better[place], all_pairs.worse[place]))
+    assert [(each.chosen, each.rejected) for each in found] == expected
+
+
+def test_all_pairs_of_a_prompt_are_there_and_in_order():
+    given = candidates(prompts=9, each=4)
+    given = Candidates(given.prompts[:-5], given.completions[:-5], given.domains[:-5], given.scores[:-5])
+    pairs = distinguishable_pairs(given, given.scores[:, 0], 0.0)
+    groups = [np.flatnonzero(given.prompts == prompt) for prompt in sorted(set(given.prompts))]
+    expected = [{left, right} for group in groups for left, right in combinations(group.tolist(), 2)]
+    assert [set(pair) for pair in zip(pairs.better.tolist(), pairs.worse.tolist(), strict=True)] == expected
 
 
 def test_prompts_are_distinct_while_they_last():
