@@ -135,6 +135,13 @@ def read_table(path: Path, schema: pa.Schema | None = None) -> pa.Table:
         return file.read()
 
 
+def stream_rows(path: Path, schema: pa.Schema, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a table with these columns, one by one. Raises as `read_table`."""
+    with open_table(path, schema) as file:
+        for batch in file.iter_batches(AT_ONCE, columns=list(columns)):
+            yield from batch.to_pylist()
+
+
 @contextmanager
 def open_table(path: Path, schema: pa.Schema | None = None) -> Iterator[pq.ParquetFile]:
     """Open Parquet to be read in the body, a part at a time. Raises as `read_table`."""
@@ -142,7 +149,8 @@ def open_table(path: Path, schema: pa.Schema | None = None) -> Iterator[pq.Parqu
     if not path.is_file():
         raise DataError(f"{path} does not exist; run the stage that writes it first (`dvc repro` runs all)")
     try:
-        with pq.ParquetFile(path) as file:
+        # without read-ahead of its own a column of a row group is read whole
+        with pq.ParquetFile(path, buffer_size=1 << 20) as file:
             names = file.schema_arrow.names
             missing = [name for name in schema.names if name not in names] if schema is not None else []
             if missing:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from mixdpo.candidates.completion import Completion, openings_table
 from mixdpo.config import Params
 from mixdpo.data.prompts import choose_prompts
-from mixdpo.data.schema import CANDIDATES, REVIEWS, read_table, write_table
+from mixdpo.data.schema import CANDIDATES, REVIEWS, stream_rows, write_table
 from mixdpo.engine import map_shards, open_engine, read_shards, resumable, slices, worker_device
 from mixdpo.files import code_digests, digest, directory_digest, write_json
 from mixdpo.layout import Layout
@@ -27,8 +27,8 @@ def run(params: Params, layout: Layout) -> list[Path]:
 
 
 def _complete(params: Params, layout: Layout) -> None:
-    table = read_table(layout.validated("reviews"), REVIEWS)
-    prompts = choose_prompts(table.select(["review_id", "text", "domain", "split"]).to_pylist(), params.candidates)
+    reviews = stream_rows(layout.validated("reviews"), REVIEWS, ["review_id", "text", "domain", "split"])
+    prompts = choose_prompts(reviews, params.candidates)
     task = Completion(layout.sft.absolute(), params.candidates, worker_device(params), params.seed)
     settings = [params.candidates.model_dump(), task.compute.model_dump(), task.seed]
     key = digest([settings, directory_digest(layout.sft), code_digests("candidates", "policy")])

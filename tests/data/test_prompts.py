@@ -7,7 +7,7 @@ import pytest
 
 from mixdpo.config.models import Candidates, PromptCounts
 from mixdpo.data.prompts import choose_prompts
-from mixdpo.data.schema import split_of, text_id
+from mixdpo.data.schema import split_of, text_id, unit_hash
 from mixdpo.errors import DataError
 
 
@@ -55,6 +55,31 @@ def test_no_prompt_is_in_two_splits_and_the_test_split_keeps_a_shared_one() -> N
     chosen = choose_prompts(rows, settings(2, 1, 1, words=(2, 2)))
     assert len({prompt.text for prompt in chosen}) == len(chosen)
     assert [prompt.split for prompt in chosen if prompt.text == "same opening"] == ["test"]
+
+
+def plainly_chosen(rows: list[dict[str, str]], wanted: dict[str, int], shortest: int, longest: int) -> list[str]:
+    """Openings as one would choose them with all reviews in memory."""
+    seen: list[str] = []
+    for split in ("test", "validation", "train"):
+        found = 0
+        for row in sorted(rows, key=lambda row: unit_hash(row["review_id"], "prompt")):
+            length = shortest + int(unit_hash(row["review_id"], "length") * (longest - shortest + 1))
+            words = row["text"].split()
+            opening = " ".join(words[:length])
+            if row["split"] == split and found < wanted[split] and opening not in seen and len(words) > length:
+                seen.append(opening)
+                found += 1
+    return seen
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_they_are_those_that_all_reviews_in_memory_would_give(seed: int) -> None:
+    rows = reviews(1500, seed)  # many share an opening: there are 8 words
+    for row in rows[::7]:
+        row["text"] = " ".join(row["text"].split()[:2])
+    wanted = {"train": 25, "validation": 3, "test": 12}
+    chosen = choose_prompts(iter(rows), settings(**wanted, words=(1, 2)))
+    assert [prompt.text for prompt in chosen] == plainly_chosen(rows, wanted, 1, 2)
 
 
 def test_order_of_the_reviews_does_not_matter() -> None:
