@@ -153,7 +153,15 @@ def make_policy() -> Callable[..., Policy]:
 def train(new_model: Callable[[], Any]) -> Callable[..., Trained]:
     """Train on one task and look at another; keywords change Policy (first) or Training."""
 
-    def run(task: Task, held_out: Task, experts: int, seed: int = 0, checkpoint: Any = None, **changes: Any) -> Trained:
+    def run(
+        task: Task,
+        held_out: Task,
+        experts: int,
+        seed: int = 0,
+        checkpoint: Any = None,
+        precision: torch.dtype = torch.float32,
+        **changes: Any,
+    ) -> Trained:
         of_policy = {name: changes.pop(name) for name in list(changes) if name in Policy.model_fields}
         policy = policy_of(experts, **of_policy)
         settings = settings_of(**changes)
@@ -171,7 +179,7 @@ def train(new_model: Callable[[], Any]) -> Callable[..., Trained]:
             for each in (task, held_out)
         )
         mixture = Mixture(models, weighting, Likelihood.of(policy, settings))
-        setup = Setup(settings, policy, seed, CPU)
+        setup = Setup(settings, policy, seed, CPU, precision)
         run = grow_mixture if policy.growth else train_mixture
         result = run(mixture, pairs, validation, setup, checkpoint=checkpoint)
         return Trained(result, mixture.experts, mixture.weighting, mixture.likelihood)
