@@ -4,8 +4,12 @@
     python benchmarks/generate.py --size gpt2 --experts 4 --new-tokens 16 --json     one JSON line a case
     python benchmarks/generate.py --threads 1 --clock cpu                            processor time, for a busy machine
 
+    python benchmarks/generate.py --lengths equal --rows 1           what a batch costs, without waiting for the longest
+    python benchmarks/generate.py --experts 1 --samples 4 --prompt 128   several texts of a prompt
+
 Each expert continues the same prompts, of mixed length, by sampling. The end of text is made so likely that texts are
 as long as geometric draws of mean half the limit, on all sides alike; tokens are counted up to the end of each text.
+With `--lengths equal` no text ends before the limit.
 `generate` has its cache, prompts padded on the left, and the better of two batch sizes: all rows of an expert or half.
 Sides take turns, once a round; throughputs and ratios are medians over rounds.
 """
@@ -57,8 +61,11 @@ def compare(case: Case, rounds: int, clock: str) -> dict[str, Any]:
         "experts": case.experts,
         "head": case.head,
         "rows": case.rows,
-        "slots": case.slots or case.rows * case.experts,
+        "samples": case.samples,
+        "slots": case.slots or case.rows * case.samples * case.experts,
+        "prompt": case.prompt,
         "new_tokens": case.new_tokens,
+        "lengths": case.lengths,
         "dtype": case.dtype,
         "device": case.device,
         "threads": case.threads,
@@ -90,8 +97,11 @@ def _line(row: dict[str, Any]) -> str:
 @click.option("--experts", default="1,2,4", show_default=True, help="Numbers of experts, with commas.")
 @click.option("--head", default="linear,lowrank", show_default=True, help="linear, lowrank or both, with a comma.")
 @click.option("--rows", default="1,4,16", show_default=True, help="Prompts that each expert continues, with commas.")
+@click.option("--samples", default=1, show_default=True, help="Texts of each prompt.")
 @click.option("--slots", default=0, show_default=True, help="Rows that ours writes at once; 0 takes all.")
+@click.option("--prompt", default=16, show_default=True, help="Tokens of the longest prompt.")
 @click.option("--new-tokens", default=48, show_default=True, help="Of each text, at most.")
+@click.option("--lengths", type=click.Choice(["mixed", "equal"]), default="mixed", show_default=True)
 @click.option("--dtype", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", default=0, show_default=True, help="0 takes all.")
@@ -103,8 +113,11 @@ def main(
     experts: str,
     head: str,
     rows: str,
+    samples: int,
     slots: int,
+    prompt: int,
     new_tokens: int,
+    lengths: str,
     dtype: str,
     device: str,
     threads: int,
@@ -115,12 +128,14 @@ def main(
     if threads:
         torch.set_num_threads(threads)
     if not as_json:
-        click.echo(f"size {size}, {dtype}, {device}, {torch.get_num_threads()} threads, {clock} time")
+        of = f"{samples} texts of {lengths} length a prompt"
+        click.echo(f"size {size}, {dtype}, {device}, {torch.get_num_threads()} threads, {clock} time, {of}")
         click.echo(HEADER)
     for count in map(int, experts.split(",")):
         for kind in head.split(","):
             for each in map(int, rows.split(",")):
-                row = compare(Case(size, count, kind, each, slots, new_tokens, dtype, device, threads), rounds, clock)
+                texts = (each, samples, slots, prompt, new_tokens, lengths)
+                row = compare(Case(size, count, kind, *texts, dtype, device, threads), rounds, clock)
                 click.echo(json.dumps(row) if as_json else _line(row))
 
 

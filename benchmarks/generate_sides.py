@@ -22,7 +22,6 @@ from mixdpo.policy.likelihood import Likelihood
 from mixdpo.policy.loading import frozen_reference, new_experts
 from mixdpo.policy.weighting import PriorWeights
 
-PROMPT = (4, 16)  # tokens
 END = 0
 
 Side = Callable[[int], int]  # writes everything with this seed; → tokens written
@@ -34,16 +33,22 @@ class Case:
 
     Attributes:
         rows: prompts that each expert continues.
+        samples: texts of each prompt.
         slots: rows that ours writes at once; 0 takes all.
+        prompt: tokens of the longest prompt; the shortest has a quarter of them.
         new_tokens: of each text, at most.
+        lengths: `mixed` ends texts by chance, `equal` lets none end before that.
     """
 
     size: str
     experts: int
     head: str
     rows: int
+    samples: int
     slots: int
+    prompt: int
     new_tokens: int
+    lengths: str
     dtype: str
     device: str
     threads: int
@@ -67,18 +72,16 @@ class Sides:
         heads = next(self.policy.expert_models.models())[0].heads
         self.heads = [_linear(*heads.dense(expert)) for expert in range(case.experts)]
         generator = torch.Generator().manual_seed(0)
-        lengths = torch.randint(PROMPT[0], PROMPT[1] + 1, (case.rows,), generator=generator).tolist()
+        lengths = torch.randint(case.prompt // 4, case.prompt + 1, (case.rows,), generator=generator).tolist()
         self.prompts = [
             torch.randint(1, case.shape.vocabulary, (length,), generator=generator).tolist() for length in lengths
         ]
 
     def in_one_batch(self, seed: int) -> int:
-        """Ours: every prompt once for each expert."""
-        return self._write(
-            self._texts() * self.case.experts,
-            seed=seed,
-            weights=torch.eye(self.case.experts).repeat_interleave(self.case.rows, dim=0),
-        )
+        """Ours: every prompt for each expert."""
+        texts = self._texts()
+        weights = torch.eye(self.case.experts).repeat_interleave(len(texts), dim=0)
+        return self._write(texts * self.case.experts, seed=seed, weights=weights)
 
     def one_after_another(self, seed: int) -> int:
         """Ours, an expert at a time."""
@@ -87,7 +90,12 @@ class Sides:
     def by_transformers(self, batch: int) -> Side:
         """Theirs, an expert at a time, `batch` rows at once."""
         settings = GenerationConfig(
-            max_new_tokens=self.case.new_tokens, do_sample=True, top_k=0, eos_token_id=END, pad_token_id=END
+            max_new_tokens=self.case.new_tokens,
+            do_sample=True,
+            top_k=0,
+            eos_token_id=END,
+            pad_token_id=END,
+            num_return_sequences=self.case.samples,
         )
 
         def side(seed: int) -> int:
@@ -107,7 +115,7 @@ class Sides:
         return side
 
     def _texts(self) -> list[str]:
-        return [" ".join(map(str, prompt)) for prompt in self.prompts]
+        return [" ".join(map(str, prompt)) for prompt in self.prompts for _ in range(self.case.samples)]
 
     def _write(self, prompts: list[str], **who: Any) -> int:
         written = self.policy.generate(
@@ -130,7 +138,7 @@ def _new_model(case: Case) -> GPT2LMHeadModel:
     size = case.shape
     config = GPT2Config(
         vocab_size=size.vocabulary,
-        n_positions=256,
+        n_positions=case.prompt + case.new_tokens,
         n_embd=size.width,
         n_layer=size.layers,
         n_head=size.heads,
@@ -143,7 +151,7 @@ def _new_model(case: Case) -> GPT2LMHeadModel:
         model = GPT2LMHeadModel(config).eval()
     bias = torch.zeros(size.vocabulary)
     end = 2 / case.new_tokens  # its probability at each token; the other tokens are about equally likely
-    bias[END] = math.log(size.vocabulary * end / (1 - end))
+    bias[END] = math.log(size.vocabulary * end / (1 - end)) if case.lengths == "mixed" else -1e4
     model.lm_head = _linear(model.lm_head.weight.detach(), bias)
     return model.requires_grad_(False)
 

@@ -72,17 +72,19 @@ class HeadProducts:
 
 
 @contextmanager
-def ready(models: Iterable[SharedTrunk], passes: int) -> Iterator[dict[SharedTrunk, HeadProducts]]:
+def ready(models: Iterable[SharedTrunk], passes: int, rows: int) -> Iterator[dict[SharedTrunk, HeadProducts]]:
     """The heads of these models made ready, and inside the linear layers of their trunks; the models are not changed.
 
     Args:
         passes: how often they will run, about: laying out a weight costs as much as some products with it.
+        rows: of each pass, about. One row in float32 reads a weight as fast as memory gives it, whatever its layout.
     """
     heads, layers = {}, []
     try:
         for model in models:
             dtype = _dtype(model)
-            packed = passes >= PAYS_AFTER and model.trunk.device.type == "cpu" and _packs(dtype) and _fits(model, dtype)
+            pays = passes >= PAYS_AFTER and (rows > 1 or dtype != torch.float32)
+            packed = pays and model.trunk.device.type == "cpu" and _packs(dtype) and _fits(model, dtype)
             heads[model] = HeadProducts(model.heads, dtype, packed)
             # subclasses keep their weights in forms of their own
             for layer in (module for module in model.trunk.modules() if type(module) in (nn.Linear, Conv1D)):

@@ -88,7 +88,7 @@ def generate(
             slots, positions = min(batch, len(rows)), max(map(len, own)) + max_new_tokens
             for model in models:
                 fits(model.trunk)  # tried with the layers as they are
-            with ready(models, passes=max_new_tokens * math.ceil(len(rows) / slots)) as heads:
+            with ready(models, max_new_tokens * math.ceil(len(rows) / slots), slots) as heads:
                 writers: OwnExpert | TokenMixture
                 if together:
                     writers = TokenMixture(policy, log_weights[rows], heads, slots, positions)

@@ -71,7 +71,7 @@ def run(
     """What each row wrote: experts[row], or all with the weights 1, 2, 3."""
     ids = encode_prompts(policy.tokenizer, prompts)
     models = list(dict.fromkeys(model for model, _ in policy.expert_models.models()))
-    with ready(models, passes=99) as heads:
+    with ready(models, passes=99, rows=slots) as heads:
         authors: Authors
         if together:
             weights = torch.tensor([1.0, 2.0, 3.0]).div(6).log().expand(len(ids), -1)

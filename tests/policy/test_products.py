@@ -36,7 +36,7 @@ def test_ready_layers_compute_the_same_and_are_gone_afterwards(
 ) -> None:
     model = trunk_of(make_policy(kind, architecture))
     before = states(model)
-    with ready([model], passes) as heads:
+    with ready([model], passes, 2) as heads:
         assert replaced(model) > 4
         torch.testing.assert_close(states(model), before, rtol=1e-5, atol=1e-5)
         assert list(heads) == [model]
@@ -44,9 +44,17 @@ def test_ready_layers_compute_the_same_and_are_gone_afterwards(
     assert torch.equal(states(model), before)
 
 
+@pytest.mark.parametrize(("rows", "dtype"), [(1, torch.float32), (2, torch.float32), (1, torch.bfloat16)])
+def test_one_row_in_float32_needs_no_layout(rows: int, dtype: torch.dtype, make_policy: MakePolicy) -> None:
+    model = trunk_of(make_policy("linear", "llama"))
+    with torch.autocast("cpu", dtype, enabled=dtype is torch.bfloat16), ready([model], PAYS_AFTER, rows):
+        layer = model.trunk.layers[0].mlp.down_proj.forward
+        assert layer.packed == (rows > 1 or dtype is torch.bfloat16)
+
+
 def test_an_error_inside_leaves_the_model_as_it_was(make_policy: MakePolicy) -> None:
     model = trunk_of(make_policy())
-    with pytest.raises(ZeroDivisionError), ready([model], PAYS_AFTER):
+    with pytest.raises(ZeroDivisionError), ready([model], PAYS_AFTER, 2):
         raise ZeroDivisionError
     assert replaced(model) == 0
 
@@ -68,7 +76,7 @@ def test_under_autocast_products_are_done_in_its_type_and_weights_are_cast_once(
     model = trunk_of(make_policy("linear", "llama"))
     with torch.autocast("cpu", torch.bfloat16):
         before = states(model)
-        with ready([model], PAYS_AFTER) as heads:
+        with ready([model], PAYS_AFTER, 2) as heads:
             layer = model.trunk.layers[0].mlp.down_proj
             assert layer.forward.weight.dtype == torch.bfloat16
             torch.testing.assert_close(states(model), before, rtol=0.02, atol=0.02)
@@ -86,6 +94,6 @@ def test_layers_that_only_derive_from_linear_ones_are_left_alone(make_policy: Ma
     model = trunk_of(make_policy("linear", "llama"))
     mlp = model.trunk.layers[0].mlp
     mlp.gate_proj = Quantised(16, mlp.gate_proj.out_features)
-    with ready([model], PAYS_AFTER):
+    with ready([model], PAYS_AFTER, 2):
         assert "forward" not in mlp.gate_proj.__dict__
         assert isinstance(mlp.up_proj.forward, Product)
