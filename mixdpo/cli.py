@@ -14,6 +14,7 @@ import click
 
 from mixdpo import __version__
 from mixdpo.errors import ConfigError, MixDPOError
+from mixdpo.layout import PROFILES
 from mixdpo.parent import end_with_dvc
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -121,6 +122,14 @@ _stage("report", "Write reports/index.html and reports/report.md.", "mixdpo repo
 def validate(root: Path, table: str) -> None:
     """Check TABLE; put bad rows into quarantine, stop where too much is wrong."""
     _run(root, "validate", table)
+
+
+@main.command(epilog="\b\nExamples:\n  mixdpo describe reviews\n  mixdpo describe preferences\n")
+@click.argument("part", type=click.Choice(PROFILES))
+@click.pass_obj
+def describe(root: Path, part: str) -> None:
+    """Write the profile of PART of the data, which the data of later versions are compared with."""
+    _run(root, "describe", part)
 
 
 @main.command(epilog="\b\nExamples:\n  mixdpo train dpo\n  mixdpo train moe\n")

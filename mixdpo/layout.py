@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TABLES = ("reviews", "scores", "preferences")
+PROFILES = ("reviews", "preferences")  # parts of the data that are described: before and after annotators judged
 STANDING = (".json", ".safetensors")  # the files that say how a policy stands, by suffix
 
 
@@ -60,6 +61,10 @@ class Layout:
 
     def validation_page(self, table: str) -> Path:
         return self.root / "reports" / f"validation-{table}.html"
+
+    # stage describe PART
+    def profile(self, part: str) -> Path:
+        return self.metrics(f"profile-{part}")
 
     # stages rewards, sft, candidates, reference
     @property

@@ -85,10 +85,10 @@ def test_from_parameters_to_a_policy_that_writes_elsewhere(
 
     first = retrain(root=project, workers=2, results_branch="results")
     assert {stage.outcome for stage in first.stages} == {"ran"}
-    assert len(first.stages) == 15
+    assert len(first.stages) == 17
     assert first.version is not None
     assert first.version.created
-    assert (first.outcome, first.reason) == ("Registered", "reviews@v1 (staging); stages: 15 ran")
+    assert (first.outcome, first.reason) == ("Registered", "reviews@v1 (staging); stages: 17 ran")
     assert "Registered  reviews@v1 (staging)" in first.summary
     _outputs_are_readable(project)
     _artifacts_are_published()

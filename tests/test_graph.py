@@ -15,7 +15,7 @@ import yaml
 from flows.graph import read_graph
 from mixdpo.cli import main
 from mixdpo.config import load_params
-from mixdpo.layout import TABLES, Layout
+from mixdpo.layout import PROFILES, TABLES, Layout
 
 ROOT = Path(__file__).parents[1]
 POLICIES = ("dpo", "mix", "moe")
@@ -65,6 +65,7 @@ def expected_outputs() -> dict[str, set[Path]]:
     }
     return {
         "prepare": {here.prepared_reviews, here.metrics("prepare")},
+        **{f"describe-{part}": {here.profile(part)} for part in PROFILES},
         "rewards": {here.rewards, here.metrics("rewards")},
         "sft": {here.sft, here.metrics("sft")},
         "candidates": {here.candidates, here.metrics("candidates")},
@@ -94,7 +95,7 @@ def test_command_is_a_verb_with_arguments_that_it_takes(name: str) -> None:
 def test_every_parameter_is_one_of_the_types(path: Path) -> None:
     values = load_params(path).model_dump(by_alias=True)
     for name, stage in STAGES.items():
-        for key in stage["params"]:
+        for key in stage.get("params", []):
             section: Any = values
             for part in key.split("."):
                 assert part in section, f"{name} depends on {key}"
@@ -169,6 +170,8 @@ def test_graph_is_that_of_the_architecture(tmp_path: Path) -> None:
     assert {stage.name: stage.upstream for stage in read_graph(tmp_path)} == {
         "prepare": (),
         "validate-reviews": ("prepare",),
+        "describe-reviews": ("validate-reviews",),
+        "describe-preferences": ("validate-preferences", "validate-scores"),
         "rewards": ("validate-reviews",),
         "sft": ("validate-reviews",),
         "candidates": ("sft", "validate-reviews"),
