@@ -23,7 +23,7 @@ def expert_cost(each: Samples, expert: int, prompts: Prompts, bootstrap: Bootstr
     gap = each.logps[:, expert, expert] - each.reference_logps[:, expert]
     written = sum(max(1, len(text.split())) for text in each.completions[expert])
     return {
-        "kl": bootstrap.mean(gap, prompts.ids).record(),
+        "kl": bootstrap.mean(gap, prompts.groups).record(),
         "perplexity": float(np.exp(-each.reference_logps[:, expert].sum() / written)),
         "finished": float(np.mean(each.finished[expert])),
     }
@@ -40,6 +40,6 @@ def mixture_cost(each: Samples, prompts: Prompts, bootstrap: Bootstrap) -> dict[
     whole = logsumexp(log_weights[:, None, :] + each.logps, axis=2)
     own = np.diagonal(each.logps, axis1=1, axis2=2)
     return {
-        "kl": bootstrap.mean(each.mixture(whole - each.reference_logps), prompts.ids).record(),
-        "expert_kl": bootstrap.mean(each.mixture(own - each.reference_logps), prompts.ids).record(),
+        "kl": bootstrap.mean(each.mixture(whole - each.reference_logps), prompts.groups).record(),
+        "expert_kl": bootstrap.mean(each.mixture(own - each.reference_logps), prompts.groups).record(),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -71,12 +72,12 @@ class HeldOut:
     def styles(self) -> list[str | None]:
         return self.columns["style"]
 
-    @property
+    @cached_property
     def known(self) -> Ids:
         """Places of the pairs whose annotator's style is known."""
         return np.array([place for place, style in enumerate(self.styles) if style is not None], dtype=np.int64)
 
-    @property
+    @cached_property
     def domains(self) -> list[str]:
         return [domain or "" for domain in self.columns["domain"]]
 

@@ -75,5 +75,5 @@ def _mixtures(each: Samples, role: str, names: list[str]) -> Floats:
 
 
 def _intervals(values: Floats, names: list[str], prompts: Prompts, bootstrap: Bootstrap) -> dict[str, Any]:
-    intervals = bootstrap.means(values, prompts.ids)
+    intervals = bootstrap.means(values, prompts.groups)
     return {name: interval.record() for name, interval in zip(names, intervals, strict=True)}

@@ -148,18 +148,19 @@ def calibration_error(log_probability: Floats, bins: int = CALIBRATION_BINS) -> 
 def preference_metrics(log_probability: Floats, annotators: Ids, bootstrap: Bootstrap) -> dict[str, Any]:
     """Log-likelihood (nats a pair) and accuracy with intervals clustered by annotator, and calibration error."""
     return {
-        "log_likelihood": bootstrap.mean(log_probability, annotators).record(),
-        "accuracy": bootstrap.mean(hits(log_probability), annotators).record(),
+        **_intervals(log_probability, hits(log_probability), annotators, bootstrap),
         "calibration_error": calibration_error(log_probability),
     }
 
 
 def preference_difference(values: Floats, baseline: Floats, annotators: Ids, bootstrap: Bootstrap) -> dict[str, Any]:
     """Paired differences of log-likelihood and accuracy to another policy on the same pairs."""
-    return {
-        "log_likelihood": bootstrap.difference(values, baseline, annotators).record(),
-        "accuracy": bootstrap.difference(hits(values), hits(baseline), annotators).record(),
-    }
+    return _intervals(values - baseline, hits(values) - hits(baseline), annotators, bootstrap)
+
+
+def _intervals(log_likelihood: Floats, accuracy: Floats, annotators: Ids, bootstrap: Bootstrap) -> dict[str, Any]:
+    intervals = bootstrap.means(np.stack([log_likelihood, accuracy], axis=1), annotators)
+    return {name: each.record() for name, each in zip(("log_likelihood", "accuracy"), intervals, strict=True)}
 
 
 def by_style(

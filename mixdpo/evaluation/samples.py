@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixdpo.config.models import Candidates
 from mixdpo.data.schema import unit_hash
@@ -41,6 +43,11 @@ class Prompts:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64]:
+        """(R,) integer ids of prompts, in the order of their names: what statistics take as clusters."""
+        return np.unique(np.array(self.ids), return_inverse=True)[1].astype(np.int64)
 
 
 @dataclass(frozen=True)

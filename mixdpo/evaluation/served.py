@@ -18,6 +18,8 @@ from mixdpo.evaluation.samples import Prompts, Samples
 from mixdpo.evaluation.statistics import Bootstrap, Floats
 
 COMPARISONS = (0, 1, 2, 4, 8, 16)
+NORMALISERS_AT_ONCE = 1 << 20  # prompts times annotators in memory together
+UNDERFLOW = 1e-250
 FLAT = 1e-9  # a judge that gives all SFT samples one score has no scale of its own
 
 
@@ -65,7 +67,22 @@ def personal_weights(log_weights: Floats, evidence: Floats) -> Floats:
         log_weights: (R, K) of the prompts to answer.
         evidence: (A, K) of the style's annotators, nats.
     """
-    return np.asarray(np.exp(log_softmax(log_weights[:, None, :] + evidence[None], axis=2)).mean(axis=1))
+    weights, likelihood = (np.exp(each - each.max(axis=1, keepdims=True)) for each in (log_weights, evidence))
+    result = np.empty_like(weights)
+    at_once = max(1, NORMALISERS_AT_ONCE // len(likelihood))
+    for start in range(0, len(weights), at_once):
+        rows = slice(start, start + at_once)
+        normalisers = weights[rows] @ likelihood.T  # (rows, A)
+        if normalisers.min() > UNDERFLOW:
+            result[rows] = weights[rows] * ((1 / normalisers) @ likelihood) / len(likelihood)
+        else:
+            result[rows] = _in_logs(log_weights[rows], evidence)
+    return np.asarray(result)
+
+
+def _in_logs(log_weights: Floats, evidence: Floats) -> Floats:
+    """The same where a prompt and an annotator are certain of different experts; many times slower."""
+    return np.stack([np.exp(log_softmax(own + evidence, axis=1)).mean(axis=0) for own in log_weights])
 
 
 @dataclass(frozen=True)
@@ -111,8 +128,9 @@ def served(
 
     def entry(weights: Floats) -> dict[str, Any]:
         own = (weights * rewards).sum(axis=1)
-        differences = {name: bootstrap.difference(own, other, prompts.ids).record() for name, other in rows.items()}
-        return {"reward": bootstrap.mean(own, prompts.ids).record(), **differences}
+        columns = {"reward": own} | {name: own - other for name, other in rows.items()}
+        intervals = bootstrap.means(np.stack(list(columns.values()), axis=1), prompts.groups)
+        return {name: each.record() for name, each in zip(columns, intervals, strict=True)}
 
     result: dict[str, Any] = {"prior": entry(each.weights)}
     if each.experts == 1:

@@ -5,8 +5,9 @@ Resampling rows as if they were independent makes intervals too narrow; here who
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,12 @@ from numpy.typing import NDArray
 from mixdpo.errors import DataError
 
 Floats = NDArray[np.float64]
+Times = NDArray[np.uint8]
 
 LEVEL = 0.95
-DRAWS_AT_ONCE = 4_000_000  # cluster indices held in memory together
+DRAWS_AT_ONCE = 1 << 20  # cluster indices held in memory together
+KEPT_BYTES = 1 << 25  # draws of so many bytes at most are kept for the next statistic
+KEPT = 8  # of so many numbers of clusters
 
 
 @dataclass(frozen=True)
@@ -79,17 +83,34 @@ class Bootstrap:
     def _resample(self, sums: Floats, counts: Floats) -> Floats:
         """(resamples, columns): the mean of each draw of as many clusters as there are, with replacement."""
         clusters = len(counts)
-        generator = np.random.default_rng(self.seed)
-        at_once = max(1, DRAWS_AT_ONCE // clusters)
-        parts = []
-        for start in range(0, self.resamples, at_once):
-            draws = min(at_once, self.resamples - start)
-            picked = generator.integers(clusters, size=(draws, clusters), dtype=np.int64)
-            picked += np.arange(draws)[:, None] * clusters
-            # how often each cluster is in each draw: one matrix product then does all columns
-            times = np.bincount(picked.ravel(), minlength=draws * clusters).reshape(draws, clusters).astype(np.float64)
-            parts.append((times @ sums) / (times @ counts)[:, None])
-        return np.concatenate(parts)
+        small = self.resamples * clusters <= KEPT_BYTES
+        made = _kept_draws if small else draws
+        both = np.column_stack([sums, counts])
+        # one matrix product does all columns
+        totals = np.concatenate(
+            [times.astype(np.float64) @ both for times in made(self.seed, self.resamples, clusters, DRAWS_AT_ONCE)]
+        )
+        return np.asarray(totals[:, :-1] / totals[:, -1:])
+
+
+def draws(seed: int, resamples: int, clusters: int, at_once: int) -> Iterator[Times]:
+    """How often each cluster is in each draw, (draws, clusters): in parts, with all `resamples` draws in them.
+
+    A byte is enough: that one of many clusters is in a draw 256 times has a probability below 1e-500.
+    """
+    generator = np.random.default_rng(seed)
+    part = max(1, at_once // clusters)
+    for start in range(0, resamples, part):
+        size = min(part, resamples - start)
+        picked = generator.integers(clusters, size=(size, clusters), dtype=np.int64)
+        picked += np.arange(size)[:, None] * clusters
+        yield np.bincount(picked.ravel(), minlength=size * clusters).reshape(size, clusters).astype(np.uint8)
+
+
+@lru_cache(maxsize=KEPT)
+def _kept_draws(seed: int, resamples: int, clusters: int, at_once: int) -> list[Times]:
+    """An evaluation asks for the same draws a hundred times: prompts, annotators, and those of each style."""
+    return list(draws(seed, resamples, clusters, at_once))
 
 
 def _by_cluster(values: Floats, clusters: Sequence[object] | NDArray) -> tuple[Floats, Floats]:

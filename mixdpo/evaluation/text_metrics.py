@@ -5,17 +5,21 @@ Each is a subclass of `evaluate.Metric`: use `.compute(predictions=texts)`, or a
 
 from __future__ import annotations
 
-import math
 import re
 import tempfile
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import datasets
 import evaluate
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 WORD = re.compile(r"\w+(?:['’]\w+)?|[^\w\s]")
+DISTINCT_ORDER = 3
 BLEU_ORDER = 4
 
 
@@ -24,8 +28,30 @@ def words(text: str) -> list[str]:
     return WORD.findall(text.lower())
 
 
-def ngrams(tokens: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
-    return Counter(tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1))
+class Grams(NamedTuple):
+    """The n-grams of a set of texts, as they come."""
+
+    owners: Integers  # (M,) whose each is
+    numbers: Integers  # (M,) the same for equal ones, from 0 on
+    different: int
+
+
+def grams(texts: Sequence[Sequence[str]], most: int) -> Iterator[Grams]:
+    """Those of one word, of two, … of `most`."""
+    lengths = np.array([len(text) for text in texts], dtype=np.int64)
+    known: dict[str, int] = {}
+    spoken = (known.setdefault(word, len(known)) for text in texts for word in text)
+    tokens = np.fromiter(spoken, np.int64, lengths.sum())
+    owners = np.repeat(np.arange(len(texts)), lengths)
+    starts, numbers = np.arange(len(tokens)), tokens
+    yield Grams(owners, numbers, len(known))
+    for order in range(2, most + 1):
+        ends = starts + order - 1
+        inside = ends < len(tokens)
+        inside[inside] = owners[starts[inside]] == owners[ends[inside]]
+        starts, ends = starts[inside], ends[inside]
+        different, numbers = np.unique(numbers[inside] * len(known) + tokens[ends], return_inverse=True)
+        yield Grams(owners[starts], numbers, len(different))
 
 
 class TextMetric(evaluate.Metric):  # type: ignore[misc]
@@ -43,14 +69,8 @@ class DistinctN(TextMetric):
     """Share of different n-grams among all n-grams of the set, n = 1, 2, 3 (Li et al. 2016). Falls as sets grow."""
 
     def _compute(self, predictions: Sequence[str]) -> dict[str, float]:
-        tokens = [words(text) for text in predictions]
-        result = {}
-        for n in (1, 2, 3):
-            counts: Counter[tuple[str, ...]] = Counter()
-            for row in tokens:
-                counts.update(ngrams(row, n))
-            result[f"distinct_{n}"] = len(counts) / max(1, counts.total())
-        return result
+        found = grams([words(text) for text in predictions], DISTINCT_ORDER)
+        return {f"distinct_{n}": each.different / max(1, len(each.numbers)) for n, each in enumerate(found, 1)}
 
 
 class Length(TextMetric):
@@ -67,46 +87,43 @@ class SelfBLEU(TextMetric):
         tokens = [words(text) for text in predictions]
         if len(tokens) < 2:
             return {"self_bleu": 0.0}
-        precisions = [_clipped_precisions(tokens, n) for n in range(1, BLEU_ORDER + 1)]
-        lengths = sorted(len(row) for row in tokens)
-        total = 0.0
-        for place, row in enumerate(tokens):
-            logs = [math.log(order[place]) if order[place] > 0 else -math.inf for order in precisions]
-            penalty = min(0.0, 1 - _closest_other(lengths, len(row)) / max(1, len(row)))
-            total += math.exp(sum(logs) / BLEU_ORDER + penalty)
-        return {"self_bleu": total / len(tokens)}
+        lengths = np.array([len(text) for text in tokens], dtype=np.int64)
+        precisions = [_clipped_precisions(each, lengths, n) for n, each in enumerate(grams(tokens, BLEU_ORDER), 1)]
+        with np.errstate(divide="ignore"):  # a text that shares nothing
+            logs = np.log(precisions).mean(axis=0)
+        penalties = np.minimum(0.0, 1 - _closest_others(lengths) / np.maximum(1, lengths))
+        return {"self_bleu": float(np.exp(logs + penalties).mean())}
 
 
-def _clipped_precisions(tokens: Sequence[Sequence[str]], n: int) -> list[float]:
+def _clipped_precisions(found: Grams, lengths: Integers, n: int) -> Floats:
     """For each text: n-grams also found in another (as often there, at most) over all its n-grams.
 
     The largest and the second largest count of each n-gram over the texts suffice to leave any one text out, so the
     whole set costs one pass and not one for every pair of texts.
     """
-    counts = [ngrams(row, n) for row in tokens]
-    largest: dict[tuple[str, ...], tuple[int, int]] = {}
-    for row in counts:
-        for gram, count in row.items():
-            first, second = largest.get(gram, (0, 0))
-            largest[gram] = (max(first, count), max(second, min(first, count)))
+    own, counts = np.unique(found.owners * max(1, found.different) + found.numbers, return_counts=True)
+    owners, numbers = np.divmod(own, max(1, found.different))
+    order = np.lexsort((-counts, numbers))
+    starts = np.searchsorted(numbers[order], np.arange(found.different))
+    ranked = np.append(counts[order], 0)
+    first = ranked[starts]
+    alone = np.append(starts[1:], len(order)) - starts < 2
+    second = np.where(alone, 0, ranked[starts + 1])
+    others = np.where(counts == first[numbers], second[numbers], first[numbers])
+    matched = np.bincount(owners, weights=np.minimum(counts, others), minlength=len(lengths))
     smoothing = 0 if n == 1 else 1  # Lin and Och 2004: higher orders only
-    result = []
-    for row in counts:
-        matched = 0
-        for gram, count in row.items():
-            first, second = largest[gram]
-            matched += min(count, second if count == first else first)
-        result.append((matched + smoothing) / max(1, row.total() + smoothing))
-    return result
+    totals = np.maximum(0, lengths - n + 1)
+    return np.asarray((matched + smoothing) / np.maximum(1, totals + smoothing))
 
 
-def _closest_other(lengths: Sequence[int], own: int) -> int:
-    """The length nearest to `own` among the others, the shorter on a tie; `lengths` are sorted and hold `own`."""
-    place = bisect_left(lengths, own)
-    neighbours = [lengths[place - 1]] if place else []
-    if place + 1 < len(lengths):
-        neighbours.append(lengths[place + 1])
-    return min(neighbours, key=lambda length: (abs(length - own), length))
+def _closest_others(lengths: Integers) -> Integers:
+    """For each of two lengths or more the nearest among the others, the shorter on a tie."""
+    ordered = np.sort(lengths)
+    place = np.searchsorted(ordered, lengths)
+    below = ordered[np.maximum(place - 1, 0)]
+    above = ordered[np.minimum(place + 1, len(ordered) - 1)]
+    shorter = (place > 0) & ((place + 1 == len(ordered)) | (lengths - below <= above - lengths))
+    return np.asarray(np.where(shorter, below, above))
 
 
 def text_metrics(texts: Sequence[str]) -> dict[str, float]:

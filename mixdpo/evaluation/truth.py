@@ -42,9 +42,11 @@ def truth_table(
     for each in samples:
         own = measured[each.policy]
         policies[each.policy] = {
-            "mixture": {name: bootstrap.mean(each.mixture(rows), prompts.ids).record() for name, rows in own.items()},
+            "mixture": {
+                name: bootstrap.mean(each.mixture(rows), prompts.groups).record() for name, rows in own.items()
+            },
             "experts": [
-                {name: bootstrap.mean(rows[:, k], prompts.ids).record() for name, rows in own.items()}
+                {name: bootstrap.mean(rows[:, k], prompts.groups).record() for name, rows in own.items()}
                 for k in range(each.experts)
             ],
         }

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 
 from mixdpo.config.data import Style
 from mixdpo.evaluation.preference import Judgement, log_sigmoid
@@ -64,6 +64,19 @@ def test_personal_weights_are_each_annotators_posterior_then_averaged() -> None:
     expected = np.mean([softmax(log_weights + row, axis=1) for row in evidence], axis=0)
     np.testing.assert_allclose(personal_weights(log_weights, evidence), expected)
     np.testing.assert_allclose(personal_weights(log_weights, np.zeros((3, 2))), np.exp(log_weights))
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0, 400.0])  # the last: certain annotators of other experts than the prompts'
+@pytest.mark.parametrize("at_once", [1, 40, 1 << 20])
+def test_personal_weights_are_the_softmax_at_any_size_and_in_any_parts(
+    monkeypatch: pytest.MonkeyPatch, scale: float, at_once: int
+) -> None:
+    monkeypatch.setattr("mixdpo.evaluation.served.NORMALISERS_AT_ONCE", at_once)
+    generator = np.random.default_rng(0)
+    log_weights = log_softmax(scale * generator.normal(size=(30, 3)), axis=1)
+    evidence = scale * generator.normal(size=(12, 3))
+    expected = softmax(log_weights[:, None] + evidence, axis=2).mean(axis=1)
+    np.testing.assert_allclose(personal_weights(log_weights, evidence), expected, rtol=1e-12, atol=1e-15)
 
 
 def test_each_way_of_weighting_gives_its_own_reward(sft: Samples, mix: Samples, prompts: Prompts) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixdpo.errors import DataError
-from mixdpo.evaluation.statistics import Bootstrap
+from mixdpo.evaluation.statistics import Bootstrap, draws
 
 BOOTSTRAP = Bootstrap(resamples=500, seed=0)
 
@@ -91,6 +91,21 @@ def test_chunked_draws_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = BOOTSTRAP.mean(values, clusters)
     monkeypatch.setattr("mixdpo.evaluation.statistics.DRAWS_AT_ONCE", 50 * 7)
     assert BOOTSTRAP.mean(values, clusters) == whole
+
+
+def test_kept_draws_are_those_that_are_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, clusters = np.random.default_rng(8).normal(size=(60, 2)), np.arange(60) // 2
+    kept = BOOTSTRAP.means(values, clusters)
+    assert BOOTSTRAP.means(values, clusters) == kept
+    monkeypatch.setattr("mixdpo.evaluation.statistics.KEPT_BYTES", 0)
+    assert BOOTSTRAP.means(values, clusters) == kept
+
+
+@pytest.mark.parametrize("clusters", [1, 2, 300])
+def test_a_draw_counts_what_the_generator_picked(clusters: int) -> None:
+    picked = np.random.default_rng(5).integers(clusters, size=(40, clusters))
+    expected = [np.bincount(row, minlength=clusters) for row in picked]
+    np.testing.assert_array_equal(np.concatenate(list(draws(5, 40, clusters, 7 * clusters))), expected)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

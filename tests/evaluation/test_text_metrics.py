@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter
 
 import pytest
@@ -44,11 +45,31 @@ def bleu(hypothesis: list[str], references: list[list[str]]) -> float:
     return math.exp(sum(logs) / 4 + min(0.0, 1 - length / len(hypothesis)))
 
 
-def test_self_bleu_in_one_pass_is_the_pairwise_computation() -> None:
-    rows = [words(text) for text in [*TEXTS, "the film the film was slow", "pages of a book"]]
+def random_rows(seed: int) -> list[list[str]]:
+    rng = random.Random(seed)
+    return [[rng.choice("abcde") for _ in range(rng.choice([1, 2, 3, 7, 12]))] for _ in range(25)]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [words(text) for text in [*TEXTS, "the film the film was slow", "pages of a book"]],
+        random_rows(0),
+        random_rows(1),
+    ],
+)
+def test_self_bleu_in_one_pass_is_the_pairwise_computation(rows: list[list[str]]) -> None:
     expected = sum(bleu(row, rows[:i] + rows[i + 1 :]) for i, row in enumerate(rows)) / len(rows)
     got = text_metrics([" ".join(row) for row in rows])["self_bleu"]
     assert got == pytest.approx(expected, abs=1e-12)
+
+
+def test_distinct_is_as_counted_one_by_one() -> None:
+    rows = random_rows(2)
+    got = text_metrics([" ".join(row) for row in rows])
+    for n in (1, 2, 3):
+        counts = sum((ngram_counts(row, n) for row in rows), Counter())
+        assert got[f"distinct_{n}"] == len(counts) / counts.total()
 
 
 def test_all_metrics_at_once_whatever_the_order_of_texts() -> None:
