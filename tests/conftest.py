@@ -16,12 +16,12 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-# they share the Prefect server, and the longest test is among them: first, and in one process
-TOGETHER = ("tests/test_end_to_end.py", "tests/flows/")
+FLOWS = "tests/flows/"  # they share a Prefect server
+LONGEST = (FLOWS, "tests/test_end_to_end.py")  # first, so that no process is left with them at the end
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: not item.nodeid.startswith(TOGETHER))
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -31,7 +31,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "together" if nodeid.startswith(TOGETHER) else nodeid.split("::")[0]
+            return FLOWS if nodeid.startswith(FLOWS) else nodeid.split("::")[0]
 
     return ByFile(config, log)
 
