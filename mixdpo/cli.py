@@ -160,6 +160,7 @@ def _verbs() -> None:
         artifacts,
         compose,
         doctor,
+        drift,
         keys,
         policies,
         project,
@@ -171,7 +172,7 @@ def _verbs() -> None:
     )
 
     for module in (
-        *(project, doctor, arrivals, artifacts, versions, promotion, reproduction, keys, upkeep),
+        *(project, doctor, arrivals, drift, artifacts, versions, promotion, reproduction, keys, upkeep),
         *(policies, compose, studies),
     ):
         for command in module.COMMANDS:

@@ -13,6 +13,7 @@ from mixdpo.config.data import (
     AnnotatedPairs,
     Arrivals,
     Cleaning,
+    Drift,
     FilesSource,
     PreferenceFiles,
     Preferences,
@@ -45,6 +46,7 @@ class Params(Section):
     cleaning: Cleaning
     splits: Splits
     validation: Validation
+    drift: Drift | None = None
     rewards: Rewards
     sft: SFT
     candidates: Candidates

@@ -122,6 +122,20 @@ class Validation(Section):
     min_pairs_per_annotator: Count
 
 
+class Drift(Section):
+    """How far the data may have moved from those of a version before a run says so, or stops (mixdpo.data.drift)."""
+
+    against: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]  # alias of the version; it does not exist: no check
+    warn: Positive  # population stability index of a column; 0.1 is a usual value
+    refuse: Positive | None  # above it nothing is trained; 0.25 is usual, null only warns
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Drift:
+        if self.refuse is not None and self.refuse < self.warn:
+            raise ValueError(f"refuse {self.refuse} is below warn {self.warn}; raise it, or set it to null")
+        return self
+
+
 class AnnotatedPairs(Section):
     """Pairs labelled here: annotators with styles compare scored candidates."""
 

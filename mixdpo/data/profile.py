@@ -190,4 +190,5 @@ def _margins(batch: pa.RecordBatch, known: Mapping[str, Values], width: int) -> 
         for side in ("chosen", "rejected")
     ]
     chosen, rejected = (np.array(side).reshape(batch.num_rows, width) for side in sides)
-    return np.subtract(chosen, rejected, dtype=np.float64)
+    difference: Values = chosen - rejected
+    return difference

@@ -34,6 +34,8 @@ ELSEWHERE = (
     "engine",
     "registry",
     "promotion",
+    "arrivals",
+    "drift",
 )  # sections of params that say where it runs and how it is published
 
 NAME = r"[a-z0-9][a-z0-9-]*"
