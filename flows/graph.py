@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,3 +57,19 @@ def read_graph(root: Path) -> tuple[Stage, ...]:
         Stage(names[stage], tuple(sorted(names[up] for up in graph.successors(stage) if up in names)), stage in check)
         for stage in order
     )
+
+
+def as_far_as(stages: Sequence[Stage], name: str) -> tuple[Stage, ...]:
+    """Of these stages, in their order, the one of this name and all that it is made from.
+
+    Raises:
+        ConfigError: there is no such stage.
+    """
+    known = {stage.name: stage for stage in stages}
+    if name not in known:
+        raise ConfigError(f"dvc.yaml has no stage {name}; it has {', '.join(known)}")
+    needed = {name}
+    for stage in reversed(stages):
+        if stage.name in needed:
+            needed.update(stage.upstream)
+    return tuple(stage for stage in stages if stage.name in needed)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from prefect.tasks import exponential_backoff
 from flows.command import told
 from flows.ending import told_by_state
 from flows.graph import read_graph
+from flows.new_data import run_gated, take_new
 from flows.process import Children
 from flows.results_branch import commit_results
 from flows.server import server
@@ -31,6 +33,7 @@ from flows.summary import outcome_counts, registration_text, summarise
 from flows.tasks import RETRIES, StageResult, is_transient, run_stages, transfer
 from flows.warm_start import warm_start as rewrite_params
 from mixdpo.config import Params, load_params
+from mixdpo.data.arrivals import Arrived
 from mixdpo.evaluation.headline import headline
 from mixdpo.evaluation.markdown import markdown_table
 from mixdpo.files import read_json
@@ -45,6 +48,7 @@ class Retrained:
     stages: tuple[StageResult, ...]
     version: Version | None
     summary: str
+    arrived: Arrived | None = None  # None where params.yaml names no place where files land
 
     @property
     def outcome(self) -> Literal["Registered", "Nothing new", "Not registered"]:
@@ -57,6 +61,8 @@ class Retrained:
     def reason(self) -> str:
         """Why it ended so, in a line."""
         counts = outcome_counts(self.stages)
+        if self.arrived is not None:
+            counts += f"; arrivals: {self.arrived}"
         if self.version is None:
             return f"{counts}; no registration was asked for"
         aliases = f" ({', '.join(self.version.aliases)})" if self.version.aliases else ""
@@ -76,14 +82,15 @@ def retrain(
     results_remote: str | None = None,
     root: Path = Path(),
 ) -> Retrained:
-    """From params.yaml to a registered policy.
+    """From new files and params.yaml to a registered policy.
 
     Args:
         workers: stages run side by side at most.
         registration: whether the policy that params.yaml names becomes a version in the registry.
         pull: whether data and earlier runs come from DVC's remote first.
         push: whether data and these runs go to DVC's remote afterwards.
-        warm_start: a version, such as reviews@production, that training goes on from: params.yaml is changed so.
+        warm_start: a version, such as reviews@production, that training goes on from: params.yaml is changed so. Where
+            files arrive, it waits for new ones.
         results_branch: a branch of this repository that gets params.yaml, dvc.lock, metrics and plots as a commit.
         results_remote: a remote of git that this branch is pushed to.
         root: the project's directory.
@@ -95,19 +102,23 @@ def retrain(
     root = root.resolve()
     layout = Layout(root)
     params = load_params(root / "params.yaml")  # a wrong value is told before anything starts
-    if warm_start is not None:
-        go_on_from(root, warm_start)
     with Children() as children:
         if pull:
             transfer("pull", root, children)
-        if (idle := nothing_new(params, layout, registration)) is not None:
+        arrived = take_new(params, layout) if params.arrivals is not None else None
+        if warm_start is not None and arrived is None:
+            go_on_from(root, warm_start)
+        if (idle := nothing_new(params, layout, registration, arrived)) is not None:
             if results_branch is not None:
                 keep_results(layout, results_branch, results_remote, idle.version)
             if push:  # the run before may have ended before it had pushed all
                 transfer("push", root, children)
             return idle
+        if warm_start is not None and arrived is not None:  # not for nothing new: each version would lead to a next one
+            go_on_from(root, warm_start)
         runner: Any = ThreadPoolTaskRunner(max_workers=workers)  # which with_options does not admit by its annotation
-        stages = run_stages.with_options(task_runner=runner)(root)
+        in_order = partial(run_stages.with_options(task_runner=runner), root)
+        stages = run_gated(in_order, params, layout)
         metrics = publish(layout)
         version = register_policy(layout, f"retrain run {flow_run.name}") if registration else None
         if results_branch is not None:
@@ -116,10 +127,10 @@ def retrain(
             transfer("push", root, children)
     report = layout.reports / "index.html"
     summary = summarise(stages, time.monotonic() - started, metrics, report, version)
-    return Retrained(tuple(stages), version, summary)
+    return Retrained(stages, version, summary, arrived)
 
 
-def nothing_new(params: Params, layout: Layout, registration: bool) -> Retrained | None:
+def nothing_new(params: Params, layout: Layout, registration: bool, arrived: Arrived | None) -> Retrained | None:
     """What a run is that has nothing to do: no stage is stale, and what they made is registered if it is to be."""
     from mixdpo.stages.register import registered  # imports what only publishing needs
 
@@ -131,7 +142,7 @@ def nothing_new(params: Params, layout: Layout, registration: bool) -> Retrained
         return None
     stages = tuple(StageResult(stage.name, "unchanged", 0.0) for stage in graph)
     told = "" if version is None else "\n\n" + registration_text(version)
-    return Retrained(stages, version, f"Nothing new: no stage of {len(stages)} is stale{told}")
+    return Retrained(stages, version, f"Nothing new: no stage of {len(stages)} is stale{told}", arrived)
 
 
 @task(name="warm-start", cache_policy=NO_CACHE, persist_result=False)

@@ -19,7 +19,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.tasks import exponential_backoff
 
-from flows.graph import Stage, read_graph
+from flows.graph import Stage, as_far_as, read_graph
 from flows.process import Children
 from mixdpo.errors import TransientError
 
@@ -118,16 +118,21 @@ def _dvc(
 
 
 @flow(name="stages", persist_result=False)
-def run_stages(root: Path, backoff_seconds: float = 10.0) -> list[StageResult]:
+def run_stages(root: Path, until: str | None = None, backoff_seconds: float = 10.0) -> list[StageResult]:
     """Run the graph of dvc.yaml, each stage as soon as those it depends on are done and a worker is free.
 
     Its task runner bounds how many run side by side. After a failure, stages that do not depend on the failed one
     still run; those that do are shown as not ready.
 
+    Args:
+        until: run this stage alone, and before it all that it is made from.
+
     Raises:
         CommandError: of the first stage, in the graph's order, that failed.
+        ConfigError: there is no stage `until`.
     """
-    stages = {stage.name: stage for stage in read_graph(root)}
+    graph = read_graph(root)
+    stages = {stage.name: stage for stage in (graph if until is None else as_far_as(graph, until))}
     sorter = TopologicalSorter({stage.name: stage.upstream for stage in stages.values()})
     sorter.prepare()
     futures: dict[str, PrefectFuture[StageResult]] = {}

@@ -31,6 +31,11 @@ class Layout:
         """Untracked: sha256 of files in the landing place that were read already."""
         return self.root / ".mixdpo" / "arrivals.json"
 
+    @property
+    def check(self) -> Path:
+        """Untracked: a rehearsal of the next run's first stages."""
+        return self.root / ".mixdpo" / "check"
+
     # stage prepare
     @property
     def prepared_reviews(self) -> Path:

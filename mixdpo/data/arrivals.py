@@ -60,6 +60,16 @@ class Arrived:
     def bad(self) -> tuple[Left, ...]:
         return tuple(each for each in self.left if each.bad)
 
+    @property
+    def refusal(self) -> str:
+        """What a run says that refuses bad files."""
+        faults = "\n".join(f"  {each.source}: {each.reason}" for each in self.bad)
+        return (
+            f"nothing is taken from {self.location}, because of bad files:\n{faults}\n"
+            "Correct or remove them where they landed, correct params.yaml if it reads them wrongly, or "
+            "set arrivals.bad to quarantine to go on without them."
+        )
+
     def __str__(self) -> str:
         new = counted(len(self.batch.files), "new file") if self.batch else "no new file"
         rows = f" of {counted(self.batch.rows, 'row')}" if self.batch else ""
@@ -71,15 +81,18 @@ class Arrived:
         )
 
 
-def look(params: Params, layout: Layout, now: float | None = None) -> Arrived:
-    """What a run would take now; nothing is kept.
+def look(params: Params, layout: Layout, now: float | None = None, staging: Path | None = None) -> Arrived:
+    """What a run would take now; nothing is taken.
+
+    Args:
+        staging: a directory that what is new is put into as it would be below `inputs`; None: it is not kept.
 
     Raises:
         DataError: the landing place is not there, or a batch below `inputs` is damaged.
         TransientError, StorageError: the bucket does not answer, or not to these credentials.
     """
-    with tempfile.TemporaryDirectory() as staging:
-        return _gather(params, layout, Path(staging), now, lambda *_: None)
+    with tempfile.TemporaryDirectory() as temporary:
+        return _gather(params, layout, staging or Path(temporary), now, lambda *_: None)
 
 
 def take(params: Params, layout: Layout, now: float | None = None) -> Arrived:
@@ -95,12 +108,7 @@ def take(params: Params, layout: Layout, now: float | None = None) -> Arrived:
     with _alone(layout), _staging(inputs / ARRIVALS) as staging:
         found = _gather(params, layout, staging, now, partial(_quarantine, layout))
         if settings.bad == "refuse" and found.bad:
-            faults = "\n".join(f"  {each.source}: {each.reason}" for each in found.bad)
-            raise ValidationStop(
-                f"nothing was taken from {found.location}, because of bad files:\n{faults}\n"
-                f"They lie in {layout.arrivals_quarantine} too. Correct or remove them where they landed, correct "
-                "params.yaml if it reads them wrongly, or set arrivals.bad to quarantine to go on without them"
-            )
+            raise ValidationStop(f"{found.refusal}\nThey lie in {layout.arrivals_quarantine} too.")
         if found.batch is not None:
             _put(staging, inputs, found.batch)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -29,6 +30,10 @@ class Compared:
     why_not: str  # then
     shifts: tuple[Shift, ...]
 
+    @property
+    def moved(self) -> tuple[Shift, ...]:
+        return tuple(shift for shift in self.shifts if shift.verdict != "ok")
+
     def of(self, verdict: str) -> tuple[Shift, ...]:
         return tuple(shift for shift in self.shifts if shift.verdict == verdict)
 
@@ -43,8 +48,8 @@ class Compared:
     def __str__(self) -> str:
         if self.against is None:
             return f"{self.part}: not compared: {self.why_not}"
-        moved = [shift.name for shift in self.shifts if shift.verdict != "ok"]
-        told = f"moved: {', '.join(moved)}" if moved else f"none of {len(self.shifts)} columns moved"
+        names = ", ".join(shift.name for shift in self.moved)
+        told = f"{names} moved" if names else f"none of {len(self.shifts)} columns moved"
         return f"{self.part}: {told} (against {self.against})"
 
     def refuse(self) -> None:
@@ -60,15 +65,16 @@ class Compared:
         )
 
 
-def compare_with_version(params: Params, layout: Layout, part: str) -> Compared:
-    """metrics/profile-PART.json beside that of the version that drift.against points to.
+def compare_with_version(params: Params, layout: Layout, part: str, profile: Path | None = None) -> Compared:
+    """metrics/profile-PART.json, or another `profile`, beside that of the version that drift.against points to.
 
     Raises:
         ConfigError: params.yaml has no section drift.
         DataError: the profile is not there, or is none. RegistryError: the version's is damaged.
     """
     limits = _limits(params)
-    now = _parse(read_json(layout.profile(part)), str(layout.profile(part)))
+    path = profile or layout.profile(part)
+    now = _parse(read_json(path), str(path))
     registry, reference = open_registry(params.registry, layout.root), f"{params.registry.name}@{limits.against}"
     version = _version(registry, reference)
     if version is None:
