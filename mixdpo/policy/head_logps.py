@@ -10,20 +10,16 @@ is exactly 0 take no part in that expert's backward pass.
 
 from __future__ import annotations
 
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mixdpo.policy.head_blocks import Block, Kept, Room, Seen, blocks_of, exp_
+
 # bytes of one head's logits that wait for the backward pass, which computes the others again
 KEPT_BYTES = 256 << 20
-# numbers in a block: what a processor's cache holds, and what keeps a GPU busy
-CPU_BLOCK, GPU_BLOCK = 1 << 19, 1 << 26
-# a product of fewer columns is a slow one
-NARROWEST = 512
-LOG2_E = math.log2(math.e)
 
 
 def linear_logps(
@@ -71,9 +67,9 @@ class _LinearLogps(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, target: Tensor, weight: Tensor, bias: Tensor | None, kept_bytes: int
     ) -> Tensor:
-        blocks = _blocks(target, weight.shape[1])
-        seen = _Seen(blocks, len(weight), hidden)
-        kept = _Kept(kept_bytes if any(ctx.needs_input_grad) else 0)
+        blocks = blocks_of(target, weight.shape[1])
+        seen = Seen(blocks, len(weight), hidden)
+        kept = Kept(kept_bytes if any(ctx.needs_input_grad) else 0)
         for block in blocks:
             for expert in range(len(weight)):
                 logits = _product(hidden, weight[expert], bias if bias is None else bias[expert], block)
@@ -106,7 +102,7 @@ class _LinearLogps(torch.autograd.Function):
                     weighed = _probs(part, total)
                 else:
                     powers, top = (_rows(each, tokens) for each in kept)
-                    weighed = powers.mul_(_exp_(top - total[:, None]))
+                    weighed = powers.mul_(exp_(top - total[:, None]))
                 slope = _slope(weighed, scale, block, tokens)
                 if of_bias is not None:
                     of_bias[expert, block.span] = slope.sum(dim=0)
@@ -132,14 +128,16 @@ class _LowRankLogps(torch.autograd.Function):
         up: Tensor,
         kept_bytes: int,
     ) -> Tensor:
-        blocks = _blocks(target, len(base))
-        seen = _Seen(blocks, len(up), hidden)
-        kept = _Kept(kept_bytes if any(ctx.needs_input_grad) else 0)
+        blocks = blocks_of(target, len(base))
+        seen = Seen(blocks, len(up), hidden)
+        kept = Kept(kept_bytes if any(ctx.needs_input_grad) else 0)
+        room = Room(blocks, hidden)
         for block in blocks:
             shared = _product(hidden, base, bias, block)
             kept.offer(block, 0, shared)
             for expert in range(len(up)):
-                logits = torch.addmm(shared, inner[expert], up[expert, block.span].T.to(shared.dtype))
+                turn = up[expert, block.span].to(shared.dtype)
+                logits = torch.addmm(shared, inner[expert], turn.T, out=room.of(len(hidden), block, shared.dtype))
                 seen.add(block, expert, logits)
         picked, normaliser = seen.close()
         ctx.save_for_backward(hidden, target, base, bias, inner, up, normaliser)
@@ -155,17 +153,19 @@ class _LowRankLogps(torch.autograd.Function):
         of_up = torch.zeros_like(up).mT.contiguous()  # (K, rank, vocabulary): the faster product
         active = [_active(column) for column in grad.unbind(dim=1)]
         inner_rows = [_rows(each, tokens) for each, tokens in zip(inner, active, strict=True)]
+        room, sums = Room(ctx.blocks, hidden), Room(ctx.blocks, hidden)
         for block in ctx.blocks:
             kept = ctx.kept.take(block, 0)
             shared = _product(hidden, base, bias, block) if kept is None else kept[0]
-            summed = grad.new_zeros(len(hidden), block.width) if of_hidden is not None else None
+            summed = sums.of(len(hidden), block, grad.dtype).zero_() if of_hidden is not None else None
             for expert, (tokens, states) in enumerate(zip(active, inner_rows, strict=True)):
                 if not len(states):
                     continue
                 scale, total = _rows(grad[:, expert], tokens), _rows(normaliser[:, expert], tokens)
                 turn = up[expert, block.span].to(hidden.dtype)
-                logits = torch.addmm(_rows(shared, tokens), states, turn.T)
-                slope = _slope(_probs(logits, total), scale, block, tokens)
+                place = room.of(len(states), block, shared.dtype)
+                probs = _turned_probs(_rows(shared, tokens), states, turn, total, place)
+                slope = _slope(probs, scale, block, tokens)
                 if summed is not None:
                     _add_rows(summed, tokens, slope)
                 slope = slope.to(hidden.dtype)
@@ -177,88 +177,27 @@ class _LowRankLogps(torch.autograd.Function):
         return found, None, None, None, of_inner.to(inner.dtype), of_up.mT, None
 
 
-class _Block(NamedTuple):
-    """A part of the vocabulary."""
-
-    place: int
-    span: slice
-    local: Tensor  # (tokens, 1) each target's place in the block, or any place
-    inside: Tensor  # (tokens, 1) whether the target is in the block
-
-    @property
-    def width(self) -> int:
-        return int(self.span.stop - self.span.start)
-
-
-def _blocks(target: Tensor, vocabulary: int) -> list[_Block]:
-    numbers = CPU_BLOCK if target.device.type == "cpu" else GPU_BLOCK
-    width = max(NARROWEST, numbers // max(1, len(target)))
-    blocks = []
-    for place, start in enumerate(range(0, vocabulary, width)):
-        stop = min(start + width, vocabulary)
-        local = (target - start)[:, None]
-        inside = (local >= 0) & (local < stop - start)
-        blocks.append(_Block(place, slice(start, stop), local.clamp(0, stop - start - 1), inside))
-    return blocks
-
-
-class _Seen:
-    """The targets' logits and the normalisers, gathered block by block: (tokens, experts) each."""
-
-    def __init__(self, blocks: list[_Block], experts: int, hidden: Tensor) -> None:
-        self.wide = torch.promote_types(hidden.dtype, torch.float32)
-        self.picked = hidden.new_zeros((len(hidden), experts), dtype=self.wide)
-        self.parts = hidden.new_empty((len(blocks), len(hidden), experts), dtype=self.wide)
-
-    def add(self, block: _Block, expert: int, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Take a block's logits in and write over them; exp(logits − top) and top, (tokens, block) and (tokens, 1)."""
-        found = logits.gather(1, block.local).to(self.wide)
-        self.picked[:, expert] += torch.where(block.inside, found, 0.0)[:, 0]
-        top = logits.amax(dim=1, keepdim=True).to(self.wide)
-        powers = _exp_(torch.sub(logits, top, out=logits if logits.dtype == self.wide else None))
-        self.parts[block.place, :, expert] = powers.sum(dim=1).log_().add_(top[:, 0])
-        return powers, top
-
-    def close(self) -> tuple[Tensor, Tensor]:
-        return self.picked, self.parts.logsumexp(dim=0)
-
-
-class _Kept:
-    """What waits for the backward pass, as long as there is room."""
-
-    def __init__(self, room: int) -> None:
-        self.room = room
-        self.tensors: dict[tuple[int, int], tuple[Tensor, ...]] = {}
-
-    def offer(self, block: _Block, expert: int, *tensors: Tensor) -> None:
-        size = sum(tensor.nbytes for tensor in tensors)
-        if size <= self.room:
-            self.room -= size
-            self.tensors[block.place, expert] = tensors
-
-    def take(self, block: _Block, expert: int) -> tuple[Tensor, ...] | None:
-        """What was kept, for once: it may be written over."""
-        return self.tensors.pop((block.place, expert), None)
-
-
 def _probs(logits: Tensor, normaliser: Tensor) -> Tensor:
     """softmax(logits): (tokens, block), written over them where their type allows it."""
     same = logits.dtype == normaliser.dtype
-    return _exp_(torch.sub(logits, normaliser[:, None], out=logits if same else None))
+    return exp_(torch.sub(logits, normaliser[:, None], out=logits if same else None))
 
 
-def _exp_(exponents: Tensor) -> Tensor:
-    """exp, written over its argument. On a processor torch's power of two takes a third of the time of its exp."""
-    return exponents.mul_(LOG2_E).exp2_()
+def _turned_probs(shared: Tensor, states: Tensor, turn: Tensor, normaliser: Tensor, place: Tensor) -> Tensor:
+    """softmax(shared + states · turnᵀ): (tokens, block), in `place` where its type allows it."""
+    if place.dtype != normaliser.dtype:
+        return _probs(torch.addmm(shared, states, turn.T, out=place), normaliser)
+    # what would be a copy subtracts as well
+    return exp_(torch.sub(shared, normaliser[:, None], out=place).addmm_(states, turn.T))
 
 
-def _product(states: Tensor, weight: Tensor, bias: Tensor | None, block: _Block) -> Tensor:
+def _product(states: Tensor, weight: Tensor, bias: Tensor | None, block: Block) -> Tensor:
     """Logits of a block: (tokens, block)."""
     part = None if bias is None else bias[block.span].to(states.dtype)
     return torch.nn.functional.linear(states, weight[block.span].to(states.dtype), part)
 
 
-def _slope(probs: Tensor, scale: Tensor, block: _Block, tokens: Tensor | None) -> Tensor:
+def _slope(probs: Tensor, scale: Tensor, block: Block, tokens: Tensor | None) -> Tensor:
     """Gradient in the logits, scale · (one-hot − softmax): (tokens, block), written over the softmax."""
     local, inside = _rows(block.local, tokens), _rows(block.inside, tokens)
     return probs.mul_(-scale[:, None]).scatter_add_(1, local, torch.where(inside, scale[:, None], 0.0))

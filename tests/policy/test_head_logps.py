@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from mixdpo.policy import head_logps
+from mixdpo.policy import head_blocks
 from mixdpo.policy.head_logps import linear_logps, low_rank_logps
 from mixdpo.policy.heads import Heads, LinearHeads, LowRankHeads
 
@@ -19,8 +19,8 @@ each_kind = pytest.mark.parametrize("kind", ["linear", "lowrank"])
 @pytest.fixture(params=[1, 7, 1 << 20], ids=["narrow", "uneven", "one"])
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of so many columns."""
-    monkeypatch.setattr(head_logps, "NARROWEST", request.param)
-    monkeypatch.setattr(head_logps, "CPU_BLOCK", 1)
+    monkeypatch.setattr(head_blocks, "NARROWEST", request.param)
+    monkeypatch.setattr(head_blocks, "CPU_BLOCK", 1)
 
 
 def heads_of(kind: str, experts: int, bias: bool, dtype: torch.dtype = torch.float64) -> Heads:
@@ -123,7 +123,7 @@ def test_under_autocast_products_are_bfloat16_and_log_probs_are_near(kind: str, 
 @each_kind
 @pytest.mark.parametrize("kept", [0, 1 << 16])
 def test_no_tensor_is_of_tokens_by_vocabulary(kind: str, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head_logps, "CPU_BLOCK", 1)
+    monkeypatch.setattr(head_blocks, "CPU_BLOCK", 1)
     vocabulary, tokens = 8192, 64
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(vocabulary, D, generator=generator)
@@ -132,7 +132,7 @@ def test_no_tensor_is_of_tokens_by_vocabulary(kind: str, kept: int, monkeypatch:
         heads = LowRankHeads.around(weight, None, 4, R, generator)
     hidden = torch.randn(tokens, D, generator=generator, requires_grad=True)
     largest = largest_tensor(lambda: heads.logps(hidden, torch.arange(tokens), kept).sum().backward())
-    of_a_block, of_a_gradient = 4 * tokens * head_logps.NARROWEST, 4 * max(p.numel() for p in heads.parameters())
+    of_a_block, of_a_gradient = 4 * tokens * head_blocks.NARROWEST, 4 * max(p.numel() for p in heads.parameters())
     assert of_a_block <= largest <= max(of_a_block, of_a_gradient) < 4 * tokens * vocabulary
 
 
