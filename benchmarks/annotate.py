@@ -3,6 +3,7 @@
     python benchmarks/annotate.py --size small                       a table
     python benchmarks/annotate.py --size distilbert --texts 64 --json  one JSON line a case
     python benchmarks/annotate.py --threads 1 --clock cpu            processor time, for a busy machine
+    python benchmarks/annotate.py --lengths films                    reviews as long as those of films
     python benchmarks/annotate.py --file reviews.parquet             reviews of your own, a column `text`
 
 The pipeline gets the texts as they come, with each of a few batch sizes; the ratio is to its best one. Its texts are
@@ -19,7 +20,7 @@ from typing import Any
 
 import click
 import numpy as np
-from annotate_sides import SIZES, Case, Measured, serve, texts_of, tokenizer
+from annotate_sides import LENGTHS, SIZES, Case, Measured, serve, texts_of, tokenizer
 from apart import Apart
 
 
@@ -54,6 +55,7 @@ def compare(case: Case, batches: list[int], rounds: int, clock: str) -> dict[str
         "clock": clock,
         "texts": case.texts,
         "reviews": "generated" if case.file is None else case.file.name,
+        "lengths": case.lengths if case.file is None else None,
         "tokens": {name: float(getattr(np, name)(lengths)) for name in ("min", "median", "mean", "max")},
         "ours_texts_per_s": scored / ours,
         "pipeline_texts_per_s": scored / theirs[best],
@@ -92,6 +94,7 @@ HEADER = (
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", default=0, show_default=True, help="0 takes all.")
 @click.option("--texts", default=1000, show_default=True)
+@click.option("--lengths", type=click.Choice(list(LENGTHS)), default="short", show_default=True, help="If generated.")
 @click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Parquet, a column `text`.")
 @click.option("--batches", default="1,8,32", show_default=True, help="The pipeline's batch sizes, with commas.")
 @click.option("--rounds", default=3, show_default=True)
@@ -104,6 +107,7 @@ def main(
     device: str,
     threads: int,
     texts: int,
+    lengths: str,
     file: Path | None,
     batches: str,
     rounds: int,
@@ -113,13 +117,12 @@ def main(
     if threads:
         os.environ["RAYON_NUM_THREADS"] = str(threads)  # the tokenizers of both sides
     if not as_json:
-        click.echo(
-            f"{texts} {file.name if file else 'generated'} reviews, {device}, {threads or 'all'} threads, {clock} time"
-        )
+        reviews = file.name if file else f"generated {lengths}"
+        click.echo(f"{texts} {reviews} reviews, {device}, {threads or 'all'} threads, {clock} time")
         click.echo(HEADER)
     for count in map(int, models.split(",")):
         for kind in dtype.split(","):
-            case = Case(size, count, kind, device, threads, texts, file)
+            case = Case(size, count, kind, device, threads, texts, lengths, file)
             row = compare(case, [int(batch) for batch in batches.split(",")], rounds, clock)
             click.echo(json.dumps(row) if as_json else _line(row))
 

@@ -34,12 +34,23 @@ from mixdpo.rewards.architecture import new_classifier
 from mixdpo.rewards.model import RewardModel, score_texts
 from mixdpo.rewards.tokenizer import train_phrase_tokenizer
 
-# tokens of a generated review: log-normal around MEDIAN, cut off at both ends
-MEDIAN, SPREAD, SHORTEST, LONGEST = 70, 0.8, 5, 400
 VOCABULARY, CONTEXT = 4000, 512
 BATCH_TOKENS = 16384  # as the profiles have it
 
 Score = Callable[[int], list[NDArray[np.float64]]]
+
+
+class Lengths(NamedTuple):
+    """Tokens of a generated review: log-normal, cut off at both ends."""
+
+    median: float
+    spread: float  # standard deviation of the logarithm
+    shortest: int
+    longest: int
+
+
+# `films` and `books` are as published reviews of them are (24,769 and 5,422), at 1.3 tokens a word
+LENGTHS = {"short": Lengths(70, 0.8, 5, 400), "films": Lengths(243, 0.64, 5, 500), "books": Lengths(87, 1.15, 2, 500)}
 
 
 class Size(NamedTuple):
@@ -58,6 +69,7 @@ class Case:
     Attributes:
         models: how many, all of one tokenizer.
         texts: how many.
+        lengths: of generated reviews.
         file: Parquet with a column `text`, in place of generated reviews.
     """
 
@@ -67,6 +79,7 @@ class Case:
     device: str
     threads: int
     texts: int
+    lengths: str
     file: Path | None
 
 
@@ -94,7 +107,8 @@ def texts_of(case: Case) -> list[str]:
         return [found[place] for place in generator.permutation(len(found))[: case.texts]]
     words = " ".join(corpus()).split()
     a_word = sum(map(len, tokenizer()(corpus())["input_ids"])) / len(words)  # in tokens
-    lengths = np.exp(generator.normal(np.log(MEDIAN), SPREAD, case.texts)).clip(SHORTEST, LONGEST)
+    of = LENGTHS[case.lengths]
+    lengths = np.exp(generator.normal(np.log(of.median), of.spread, case.texts)).clip(of.shortest, of.longest)
     return list(_pieces(words, (lengths / a_word).astype(int).clip(1), generator))
 
 

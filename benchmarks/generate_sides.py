@@ -171,9 +171,11 @@ def _policy(case: Case, model: GPT2LMHeadModel, compute: Compute) -> MixturePoli
     experts = new_experts(model, case.experts, architecture, generator)
     assert isinstance(experts, SharedTrunk)
     experts.perturb(0.1, generator)
-    words = Tokenizer(models.WordLevel({str(token): token for token in range(case.shape.vocabulary)}, unk_token="0"))
+    # no other word contains the one that ends texts
+    names = {"end" if token == END else str(token): token for token in range(case.shape.vocabulary)}
+    words = Tokenizer(models.WordLevel(names, unk_token="end"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token=str(END))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="end")
     policy = MixturePolicy(
         *(experts, PriorWeights.uniform(case.experts), frozen_reference(model), tokenizer),
         *(Likelihood(0.1), "pair", {"architecture": architecture}),

@@ -1,42 +1,18 @@
-"""Linear layers made ready for a long run of small products: writing meets the same weights with a few rows, again and
-again.
-
-On a processor oneDNN lays the weights out once for such products, where MKL arranges them anew at every call. Under
-autocast they are cast once instead of at every step (frozen weights are not in autocast's own cache).
-"""
+"""A trunk and its heads made ready for writing, which meets the same weights with a few rows, again and again."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache
+from contextlib import ExitStack, contextmanager
 
 import torch
-from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
+from torch import Tensor
 
+from mixdpo.linear import Product, can_pack, laid_out, product_type
 from mixdpo.policy.experts import SharedTrunk
 from mixdpo.policy.heads import Heads, LowRankHeads
 
 PAYS_AFTER = 32  # passes: laying a weight out costs what about 15 of them save
-PACKED_BYTES = 4 << 30  # at most: a copy of larger weights would rather be memory that is missing
-
-
-class Product:
-    """x Wᵀ + b of one linear layer: (…, inputs) → (…, outputs), in one type."""
-
-    def __init__(self, weight_OI: Tensor, bias_O: Tensor | None, dtype: torch.dtype, packed: bool) -> None:
-        self.dtype = dtype
-        self.packed = packed
-        weight = weight_OI.detach().to(dtype)
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None) if packed else weight
-        self.bias = None if bias_O is None else bias_O.detach().to(dtype)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if self.packed:
-            out: Tensor = torch.ops.mkldnn._linear_pointwise(x.to(self.dtype), self.weight, self.bias, "none", [], "")
-            return out
-        return nn.functional.linear(x.to(self.dtype), self.weight, self.bias)
 
 
 class HeadProducts:
@@ -79,40 +55,13 @@ def ready(models: Iterable[SharedTrunk], passes: int, rows: int) -> Iterator[dic
         passes: how often they will run, about: laying out a weight costs as much as some products with it.
         rows: of each pass, about. One row in float32 reads a weight as fast as memory gives it, whatever its layout.
     """
-    heads, layers = {}, []
-    try:
+    heads = {}
+    with ExitStack() as stack:
         for model in models:
-            dtype = _dtype(model)
+            device = model.trunk.device
+            dtype = product_type(device, model.trunk.dtype)
             pays = passes >= PAYS_AFTER and (rows > 1 or dtype != torch.float32)
-            packed = pays and model.trunk.device.type == "cpu" and _packs(dtype) and _fits(model, dtype)
+            packed = pays and can_pack(model, device, dtype)
             heads[model] = HeadProducts(model.heads, dtype, packed)
-            # subclasses keep their weights in forms of their own
-            for layer in (module for module in model.trunk.modules() if type(module) in (nn.Linear, Conv1D)):
-                weight = layer.weight.T if isinstance(layer, Conv1D) else layer.weight
-                layer.forward = Product(weight, layer.bias, dtype, packed)
-                layers.append(layer)
+            stack.enter_context(laid_out(model.trunk, dtype, packed))
         yield heads
-    finally:
-        for layer in layers:
-            del layer.forward
-
-
-def _dtype(model: SharedTrunk) -> torch.dtype:
-    """The type that products are done in: autocast's, or the weights' own."""
-    kind = model.trunk.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.trunk.dtype
-
-
-def _fits(model: SharedTrunk, dtype: torch.dtype) -> bool:
-    tensors = [*model.parameters(), *model.buffers()]
-    return sum(tensor.numel() for tensor in tensors) * dtype.itemsize <= PACKED_BYTES
-
-
-@cache
-def _packs(dtype: torch.dtype) -> bool:
-    """Whether this torch and processor lay out weights of this type, and compute the same with them."""
-    weight, x = torch.eye(3, 5, dtype=dtype), torch.ones(2, 5, dtype=dtype)
-    try:
-        return torch.equal(Product(weight, None, dtype, packed=True)(x), nn.functional.linear(x, weight))
-    except (AttributeError, RuntimeError):
-        return False

@@ -11,22 +11,29 @@ from torch import Tensor
 
 # what another batch costs, in tokens: launches against padding (docs/performance.md)
 BATCH_COST = {"cpu": 256, "cuda": 8192}
+LARGE_BATCH_COST = 32  # on a processor, under a model whose products cost more than all else
 # more at once gains nothing on a processor and takes memory
 CPU_TOKENS = 4096
 
 
-def budgeted_batches(lengths: Sequence[int], batch_tokens: int, device: str = "cpu") -> list[list[int]]:
+def budgeted_batches(
+    lengths: Sequence[int], batch_tokens: int, device: str = "cpu", large: bool = False
+) -> list[list[int]]:
     """Places in order of length, longest first, in batches of at most `batch_tokens` tokens, padding included.
 
     Longest first, so that memory runs out at once or never. A batch ends, too, where its padding would cost more than
     another batch. A text longer than the budget makes a batch by itself.
+
+    Args:
+        large: whether products cost this model more than all else, so that a batch more is little.
     """
     most = min(batch_tokens, CPU_TOKENS) if device == "cpu" else batch_tokens
+    cost = LARGE_BATCH_COST if large and device == "cpu" else BATCH_COST[device]
     batches: list[list[int]] = []
     width = padding = 0
     for place in sorted(range(len(lengths)), key=lambda place: (-lengths[place], place)):
         padding += width - lengths[place]
-        if batches and (len(batches[-1]) + 1) * width <= most and padding <= BATCH_COST[device]:
+        if batches and (len(batches[-1]) + 1) * width <= most and padding <= cost:
             batches[-1].append(place)
         else:
             batches.append([place])

@@ -20,6 +20,7 @@ from mixdpo.config.models import PretrainedReward
 from mixdpo.errors import DataError, ModelError
 from mixdpo.files import read_json, write_json
 from mixdpo.hub import asking_hub, first_line
+from mixdpo.linear import can_pack, laid_out, linear_weights
 from mixdpo.progress import track
 from mixdpo.rewards.batching import budgeted_batches, pad
 from mixdpo.rewards.encoding import Encoder
@@ -28,6 +29,10 @@ Floats = NDArray[np.float64]
 
 CARD = "reward.json"
 CPU = Compute(torch.device("cpu"), torch.float32)
+# weights of linear layers from which on products are what scoring costs; for fewer, setting up products of laid-out
+# weights for a new size of batch (6 ms) costs more than is saved
+LARGE = 4_000_000
+PAYS_AFTER = 1024  # tokens: laying weights out costs what about 400 of them save
 EXPECTED = "expected a directory with config.json, model.safetensors and a tokenizer, or a Hub id and its revision"
 
 
@@ -81,6 +86,10 @@ class RewardModel:
         )
 
     @cached_property
+    def large(self) -> bool:
+        return linear_weights(self.model) >= LARGE
+
+    @cached_property
     def encoder(self) -> Encoder:
         return Encoder(self.tokenizer, self.max_tokens)
 
@@ -118,10 +127,13 @@ class RewardModel:
     @torch.inference_mode()
     def _logits(self, rows: Sequence[Sequence[int]], batch_tokens: int, what: str | None) -> Tensor:
         device, precision = self.compute
-        batches = budgeted_batches([len(row) for row in rows], batch_tokens, device.type)
+        batches = budgeted_batches([len(row) for row in rows], batch_tokens, device.type, self.large)
         order = [place for batch in batches for place in batch]
         parts = [torch.empty(0, self.model.config.num_labels, device=device)]
-        with torch.autocast(device.type, dtype=precision, enabled=precision is torch.bfloat16):
+        half = torch.autocast(device.type, dtype=precision, enabled=precision is torch.bfloat16)
+        pays = self.large and sum(map(len, rows)) >= PAYS_AFTER
+        packed = pays and can_pack(self.model, device, precision)
+        with half, laid_out(self.model, precision, packed):
             for batch in batches if what is None else track(batches, what):
                 ids, mask = pad([rows[place] for place in batch], self.tokenizer.pad_token_id, device)
                 parts.append(self.model(input_ids=ids, attention_mask=mask).logits)

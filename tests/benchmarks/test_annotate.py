@@ -6,6 +6,7 @@ import importlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -43,8 +44,18 @@ def test_reviews_may_come_from_a_file(benchmark, tmp_path):
     texts = [f"This film has {count} scenes." for count in range(12)]
     pq.write_table(pa.table({"text": texts}), tmp_path / "mine.parquet")
     sides = benchmark("annotate_sides")
-    case = sides.Case("tiny", 1, "fp32", "cpu", 1, 5, tmp_path / "mine.parquet")
+    case = sides.Case("tiny", 1, "fp32", "cpu", 1, 5, "short", tmp_path / "mine.parquet")
     found = sides.texts_of(case)
     assert len(set(found)) == 5
     assert set(found) < set(texts)
     assert found == sides.texts_of(case)
+
+
+@pytest.mark.parametrize("lengths", ["short", "films", "books"])
+def test_generated_reviews_are_as_long_as_is_said(benchmark, lengths):
+    sides = benchmark("annotate_sides")
+    texts = sides.texts_of(sides.Case("tiny", 1, "fp32", "cpu", 1, 400, lengths, None))
+    tokens = np.array([len(row) for row in sides.tokenizer()(texts)["input_ids"]])
+    stated = sides.LENGTHS[lengths]
+    assert np.median(tokens) == pytest.approx(stated.median, rel=0.25)
+    assert tokens.max() < 1.3 * stated.longest

@@ -4,11 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
 
 from mixdpo.policy import MixturePolicy
 from mixdpo.policy.experts import SharedTrunk
-from mixdpo.policy.products import PAYS_AFTER, HeadProducts, Product, ready
+from mixdpo.policy.products import PAYS_AFTER, HeadProducts, ready
 
 MakePolicy = Callable[..., MixturePolicy]
 IDS = torch.tensor([[5, 6, 7, 8, 9]])
@@ -81,19 +80,3 @@ def test_under_autocast_products_are_done_in_its_type_and_weights_are_cast_once(
             assert layer.forward.weight.dtype == torch.bfloat16
             torch.testing.assert_close(states(model), before, rtol=0.02, atol=0.02)
             assert heads[model](before, [5, 0, 0]).dtype == torch.float32
-
-
-class Quantised(nn.Linear):
-    """Keeps its weight in a form of its own."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + 1.0
-
-
-def test_layers_that_only_derive_from_linear_ones_are_left_alone(make_policy: MakePolicy) -> None:
-    model = trunk_of(make_policy("linear", "llama"))
-    mlp = model.trunk.layers[0].mlp
-    mlp.gate_proj = Quantised(16, mlp.gate_proj.out_features)
-    with ready([model], PAYS_AFTER, 2):
-        assert "forward" not in mlp.gate_proj.__dict__
-        assert isinstance(mlp.up_proj.forward, Product)

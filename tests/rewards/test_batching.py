@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixdpo.rewards.batching import BATCH_COST, budgeted_batches, pad, shuffled_batches
+from mixdpo.rewards.batching import BATCH_COST, LARGE_BATCH_COST, budgeted_batches, pad, shuffled_batches
 
 LENGTHS = st.lists(st.integers(1, 50), max_size=60)
 
@@ -17,11 +17,11 @@ def test_budget_holds_and_each_place_comes_once(lengths, budget):
         assert len(batch) == 1 or len(batch) * max(lengths[place] for place in batch) <= budget
 
 
-@given(st.lists(st.integers(1, 500), max_size=200))
-def test_a_batch_is_padded_by_no_more_than_another_batch_would_cost(lengths):
-    for batch in budgeted_batches(lengths, 10**9):
+@given(st.lists(st.integers(1, 500), max_size=200), st.booleans())
+def test_a_batch_is_padded_by_no_more_than_another_batch_would_cost(lengths, large):
+    for batch in budgeted_batches(lengths, 10**9, large=large):
         widths = [lengths[place] for place in batch]
-        assert max(widths) * len(widths) - sum(widths) <= BATCH_COST["cpu"]
+        assert max(widths) * len(widths) - sum(widths) <= (LARGE_BATCH_COST if large else BATCH_COST["cpu"])
 
 
 def test_many_lengths_need_few_tokens_of_padding():

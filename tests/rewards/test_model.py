@@ -78,6 +78,19 @@ def test_scores_do_not_depend_on_company(model):
     assert np.abs(together[::-1] - model.score(TEXTS[::-1], 64)).max() < 1e-6
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_large_models_score_the_same_with_their_weights_laid_out(model, precision, monkeypatch):
+    model.compute = Compute(torch.device("cpu"), precision)
+    expected = model.score(TEXTS, 4096)
+    assert not model.large
+    monkeypatch.setattr("mixdpo.rewards.model.LARGE", 100)
+    monkeypatch.setattr("mixdpo.rewards.model.PAYS_AFTER", 10)
+    del model.large
+    assert model.large
+    assert np.abs(model.score(TEXTS, 4096) - expected).max() < (1e-6 if precision is torch.float32 else 0.02)
+    assert not any("forward" in layer.__dict__ for layer in model.model.modules())
+
+
 def test_equal_texts_are_read_once_and_score_alike(model, monkeypatch):
     rows = []
     forward = model.model.forward
