@@ -127,7 +127,7 @@ class Drift(Section):
 
     against: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]  # alias of the version; it does not exist: no check
     warn: Positive  # population stability index of a column; 0.1 is a usual value
-    refuse: Positive | None  # above it nothing is trained; 0.25 is usual, null only warns
+    refuse: Positive | None  # above it nothing is trained (only told of scores and labels made here); 0.25 is usual
 
     @model_validator(mode="after")
     def _ordered(self) -> Drift:

@@ -151,5 +151,5 @@ def _shares(then: Mapping[str, int], now: Mapping[str, int], most: int = 3) -> s
     """The names whose shares moved most."""
     totals = sum(then.values()), sum(now.values())
     shares = {key: (then.get(key, 0) / totals[0], now.get(key, 0) / totals[1]) for key in {**then, **now}}
-    moved = sorted(shares.items(), key=lambda item: (-abs(item[1][1] - item[1][0]), item[0]))[:most]
+    moved = sorted(shares.items(), key=lambda item: (-round(abs(item[1][1] - item[1][0]), 9), item[0]))[:most]
     return ", ".join(f"{key} {before:.1%} → {after:.1%}" for key, (before, after) in moved)

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from mixdpo.config import Params
-from mixdpo.config.data import Drift
+from mixdpo.config.data import AnnotatedPairs, Drift
 from mixdpo.data.drift import Shift, compare
 from mixdpo.data.profile import Profile
 from mixdpo.errors import ConfigError, DataError, ValidationStop
@@ -72,7 +72,7 @@ def compare_with_version(params: Params, layout: Layout, part: str, profile: Pat
         ConfigError: params.yaml has no section drift.
         DataError: the profile is not there, or is none. RegistryError: the version's is damaged.
     """
-    limits = _limits(params)
+    limits = _limits(params, part)
     path = profile or layout.profile(part)
     now = _parse(read_json(path), str(path))
     registry, reference = open_registry(params.registry, layout.root), f"{params.registry.name}@{limits.against}"
@@ -87,10 +87,12 @@ def compare_with_version(params: Params, layout: Layout, part: str, profile: Pat
     return Compared(part, f"{version.reference} ({limits.against})", "", tuple(compare(then, now, limits)))
 
 
-def _limits(params: Params) -> Drift:
+def _limits(params: Params, part: str) -> Drift:
+    """Limits for one part: what models made that are trained anew in each run moves with them, and is only told."""
     if params.drift is None:
         raise ConfigError("params.yaml says nothing of drift; give it a section with against, warn and refuse")
-    return params.drift
+    ours = part == "preferences" and isinstance(params.preferences.source, AnnotatedPairs)
+    return params.drift.model_copy(update={"refuse": None}) if ours else params.drift
 
 
 def _version(registry: Registry, reference: str) -> Version | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from flows.graph import Stage, read_graph
+from flows.graph import Stage, as_far_as, read_graph
 from mixdpo.errors import ConfigError
 
 # pygtrie, which DVC uses, warns of its own future
@@ -89,3 +89,11 @@ def test_a_faulty_graph_is_named(make_project: Callable[[str], Path], stages: st
         read_graph(root)
     assert str(caught.value).startswith(f"DVC cannot read the project in {root}: ")
     assert told in str(caught.value)
+
+
+def test_as_far_as_a_stage_is_that_stage_and_what_it_is_made_from() -> None:
+    stages = (Stage("a", (), True), Stage("b", (), True), Stage("c", ("a",), True), Stage("d", ("b", "c"), True))
+    assert [stage.name for stage in as_far_as(stages, "c")] == ["a", "c"]
+    assert as_far_as(stages, "d") == stages
+    with pytest.raises(ConfigError, match=r"dvc\.yaml has no stage e; it has a, b, c, d"):
+        as_far_as(stages, "e")
