@@ -11,14 +11,13 @@ import math
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 import scaling_tables as generated
 import yaml
+from apart import alone
 from memory import forget_peak, peak_mb, resident_mb
 
 from mixdpo.config import Params, parse_params
@@ -71,6 +70,7 @@ def ready(layout: Layout, _rows: int) -> Work:
 
 
 def evaluate(_layout: Layout, rows: int) -> Work:
+    import mixdpo.evaluation.text_metrics  # noqa: F401 (its import is not what grows)
     from mixdpo.evaluation.measure import evaluation_figures
     from mixdpo.evaluation.statistics import Bootstrap
 
@@ -109,12 +109,6 @@ def measure(case: str, root: Path, rows: int) -> tuple[float, float]:
     started = time.process_time()
     work()
     return time.process_time() - started, peak_mb("cpu") - before
-
-
-def alone(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The function's result, from a new process."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 @click.command()

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import json
+import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +54,55 @@ def test_a_failing_run_leaves_earlier_outputs(tmp_path):
         run(params(cleaning={"min_words": 500, "max_words": 600, "near_duplicate": None}), layout)
     assert str(error.value) == "cleaning left none of 300 reviews (300 short); loosen `cleaning` in params.yaml"
     assert [path.read_bytes() for path in written] == before
+
+
+MEASURED = """
+import resource, sys
+from pathlib import Path
+from mixdpo.config import load_params
+from mixdpo.data import schema, spill
+from mixdpo.layout import Layout
+from mixdpo.stages import prepare
+schema.ROW_GROUP = spill.RUN = 1024  # else what is worked on at once is more than all there is here
+schema.AT_ONCE = 64
+root = Path(sys.argv[1])
+prepare.run(load_params(root / "params.yaml"), Layout(root))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def peak_mib(root, rows, words=400):
+    """Of a process that prepares so many reviews of so many words, a tenth of them near-duplicates."""
+    columns = {"text": "text", "label": None, "stars": None, "user": None, "metadata": []}
+    part = {"domain": "book", "paths": ["raw.jsonl"], "columns": columns, "labels": None, "limit": None}
+    cleaning = {"min_words": 1, "max_words": 1000, "near_duplicate": 0.8}
+    values = params(source={"kind": "files", "sets": [part]}, inputs=".", cleaning=cleaning).model_dump(by_alias=True)
+    root.mkdir()
+    (root / "params.yaml").write_text(json.dumps(values))
+    rng = random.Random(0)
+    known = [f"word{number}" for number in range(3000)]
+    with (root / "raw.jsonl").open("w") as file:
+        for row in range(rows):
+            text = (
+                " ".join(rng.choices(known, k=words))
+                if row % 10
+                else "a copy, all but this " + text
+                if row
+                else "first"
+            )
+            file.write(json.dumps({"text": text}) + "\n")
+    done = subprocess.run([sys.executable, "-c", MEASURED, str(root)], capture_output=True, text=True, check=True)
+    metrics = read_json(Layout(root).metrics("prepare"))
+    assert metrics["rows_in"] == rows
+    assert metrics["dropped"]["near_duplicate"] > rows / 20
+    return float(done.stdout)
+
+
+def test_memory_is_flat_in_rows(tmp_path):
+    few, many = peak_mib(tmp_path / "few", 1500), peak_mib(tmp_path / "many", 6000)
+    # 13 MiB of text more, which as rows in memory were 18 at least; the index is of 25 bytes a row, and shingles of
+    # every fifth text, which something proposes for a comparison (1.6 kB each)
+    assert many - few < 8
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the review files of profile `reviews` are not on this machine")
