@@ -166,6 +166,7 @@ def _verbs() -> None:
         project,
         promotion,
         reproduction,
+        sharing,
         studies,
         upkeep,
         versions,
@@ -173,7 +174,7 @@ def _verbs() -> None:
 
     for module in (
         *(project, doctor, arrivals, drift, artifacts, versions, promotion, reproduction, keys, upkeep),
-        *(policies, compose, studies),
+        *(policies, compose, studies, sharing),
     ):
         for command in module.COMMANDS:
             main.add_command(command)

@@ -107,6 +107,14 @@ def test_every_profile_has_the_policies_of_the_matrix(path: Path) -> None:
     assert tuple(load_params(path).policies) == POLICIES
 
 
+def test_artifacts_are_models_that_stages_write() -> None:
+    artifacts = yaml.safe_load((ROOT / "dvc.yaml").read_text())["artifacts"]
+    outputs = set().union(*(paths(stage.get("outs", [])) for stage in STAGES.values()))
+    assert set(artifacts) == {"sft", "rewards", *POLICIES}
+    assert {artifact["path"] for artifact in artifacts.values()} <= outputs
+    assert {artifact["type"] for artifact in artifacts.values()} == {"model"}
+
+
 def test_no_output_persists() -> None:
     """A persisted output lets a stage resume work of other parameters (docs/decisions/0003)."""
     assert "persist" not in (ROOT / "dvc.yaml").read_text()
