@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mixdpo.config import Params
 from mixdpo.config.data import AnnotatedPairs, EmbeddedSource
 from mixdpo.config.policy import Policy
 from mixdpo.config.weights import GateWeights
-from mixdpo.data.schema import CANDIDATES, PREFERENCES, read_table
+from mixdpo.data.schema import AT_ONCE, CANDIDATES, PREFERENCES, open_table
 from mixdpo.engine import Engine, open_engine, resumable, worker_device
 from mixdpo.evaluation.heldout import HeldOut, heldout_prompts
 from mixdpo.evaluation.judged import ROLES, Role, keep_scores, texts_of
@@ -74,9 +75,10 @@ class Held(NamedTuple):
     @classmethod
     def of(cls, params: Params, layout: Layout) -> Held:
         """Raises DataError where there are no held-out pairs or prompts."""
-        preferences = read_table(layout.validated("preferences"), PREFERENCES)
+        preferences = of_heldout_annotators(layout.validated("preferences"))
         pairs = HeldOut.of(preferences)
-        scores = read_table(layout.validated("scores"), CANDIDATES)
+        with open_table(layout.validated("scores"), CANDIDATES) as file:
+            scores = file.read(["prompt_id", "prompt", "domain", "split"])
         found = heldout_prompts(params.preferences, scores, pairs, params.candidates.prompts.test)
         prompts = Prompts.repeated(found, params.evaluation.samples_per_prompt)
         return cls(prompts, pairs, HeldOut.earlier(preferences, pairs))
@@ -85,6 +87,15 @@ class Held(NamedTuple):
         """On what policies are judged here."""
         judges = {name: layout.reward_model(name, "judge") for name in params.rewards.dimensions}
         return Terms.of(self.prompts, self.pairs, judges, params.candidates, sampling_seed(params.seed))
+
+
+def of_heldout_annotators(path: Path) -> pa.Table:
+    """The preferences of annotators who have some in the test split, whatever the split: no others are in memory."""
+    with open_table(path, PREFERENCES) as file:
+        everyone = file.read(["annotator", "split"])
+        people = pc.unique(everyone.filter(pc.equal(everyone["split"], "test"))["annotator"])
+        theirs = (batch.filter(pc.is_in(batch["annotator"], value_set=people)) for batch in file.iter_batches(AT_ONCE))
+        return pa.Table.from_batches(theirs, schema=file.schema_arrow)
 
 
 def standing_of(

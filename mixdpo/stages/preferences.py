@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mixdpo.config import Params
 from mixdpo.config.data import PreferenceFiles
 from mixdpo.data.ready import read_preferences
-from mixdpo.data.schema import CANDIDATES, PREFERENCES, SPLITS, read_table, write_table
+from mixdpo.data.schema import CANDIDATES, PREFERENCES, SPLITS, read_table, write_rows
 from mixdpo.files import canonical_json, digest, write_json
 from mixdpo.layout import Layout
 from mixdpo.rewards.styles import Candidates, Comparison, label_pairs, standardisation
@@ -37,7 +37,7 @@ def run(params: Params, layout: Layout) -> list[Path]:
     else:
         rows = label(params, read_table(layout.validated("scores"), CANDIDATES))
         more = _labels(rows)
-    write_table(layout.labelled_preferences, rows, PREFERENCES)
+    write_rows(layout.labelled_preferences, rows, PREFERENCES)
     write_json(layout.metrics("preferences"), _metrics(rows) | more)
     return [layout.labelled_preferences, layout.metrics("preferences")]
 

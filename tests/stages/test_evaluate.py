@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -14,13 +15,14 @@ from mixdpo.config import Params, parse_params
 from mixdpo.data.schema import PREFERENCES, read_table, write_table
 from mixdpo.errors import DataError, ModelError
 from mixdpo.evaluation import tasks
+from mixdpo.evaluation.heldout import HeldOut
 from mixdpo.evaluation.markdown import markdown_table
 from mixdpo.evaluation.samples import Samples, draw
 from mixdpo.files import directory_digest, file_digest, read_json
 from mixdpo.layout import Layout
 from mixdpo.policy import MixturePolicy
 from mixdpo.rewards.model import RewardModel
-from mixdpo.stages.evaluate import run
+from mixdpo.stages.evaluate import of_heldout_annotators, run
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +55,23 @@ def test_figures_are_there_for_everyone_and_finite(project: Layout) -> None:
     assert set(metrics["styles"]["grammar"]["moe"]) == {"prior", "uniform", "few_shot", "oracle"}
     assert set(metrics["truth"]["policies"]) == set(metrics["policies"])
     assert len(markdown_table(metrics).splitlines()) == 6
+
+
+def test_rows_of_others_than_heldout_annotators_are_not_needed(project: Layout, tmp_path: Path) -> None:
+    rows = read_table(project.validated("preferences"), PREFERENCES).to_pylist()
+    strangers = [{**row, "annotator": f"x{place}", "split": "train"} for place, row in enumerate(rows)]
+    whole = write_and_read(tmp_path / "all.parquet", [*strangers, *rows, *strangers])
+    part = of_heldout_annotators(tmp_path / "all.parquet")
+    assert part.num_rows == len(rows)
+    pairs, expected = HeldOut.of(part), HeldOut.of(whole)
+    assert pairs.columns == expected.columns
+    assert pairs.returning.tolist() == expected.returning.tolist() != []
+    assert HeldOut.earlier(part, pairs).columns == HeldOut.earlier(whole, expected).columns
+
+
+def write_and_read(path: Path, rows: list[dict[str, Any]]) -> pa.Table:
+    write_table(path, rows, PREFERENCES)
+    return read_table(path, PREFERENCES)
 
 
 def test_who_labelled_in_training_is_predicted_with_it(project: Layout) -> None:
