@@ -55,6 +55,11 @@ class Spilled:
     def __iter__(self) -> Iterator[Record]:
         return self.blocks(0, self._reader.num_record_batches)
 
+    def values(self, column: str) -> Iterator[Any]:
+        """What stands in one column; the others are left as they are."""
+        for number in range(self._reader.num_record_batches):
+            yield from self._reader.get_batch(number)[column].to_pylist()
+
     def blocks(self, first: int, last: int) -> Iterator[Record]:
         """The rows of these blocks."""
         for number in range(first, last):
@@ -76,6 +81,9 @@ class Sorted(Spilled):
     def __iter__(self) -> Iterator[Record]:
         return heapq.merge(*(self.blocks(*run) for run in self._runs), key=self._key)
 
+    def values(self, column: str) -> Iterator[Any]:
+        return (row[column] for row in self)
+
     def _sorted_runs(self, rows: Iterable[Record]) -> Iterator[Record]:
         start = 0
         for run in in_batches(rows, RUN):
@@ -96,4 +104,4 @@ class Column:
         return len(self._rows)
 
     def __iter__(self) -> Iterator[Any]:
-        return (row[self._name] for row in self._rows)
+        return self._rows.values(self._name)

@@ -26,6 +26,7 @@ def test_order_is_that_of_a_stable_sort_whatever_the_runs(tmp_path, monkeypatch,
         found = Sorted(tmp_path / "a", iter(given), SCHEMA, "key")
         for _ in range(2):
             assert list(found) == sorted(given, key=lambda row: row["key"])
+        assert list(Column(found, "value")) == [row["value"] for row in found]
         both = Sorted(tmp_path / "b", iter(given), SCHEMA, "key", "value")
         assert list(both) == sorted(given, key=lambda row: (row["key"], row["value"]))
 
