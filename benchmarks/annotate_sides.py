@@ -125,7 +125,7 @@ def new_models(case: Case) -> list[PreTrainedModel]:
         config = DistilBertConfig(vocab_size=30522, pad_token_id=tokenizer().pad_token_id, num_labels=2)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return [DistilBertForSequenceClassification(config) for _ in range(case.models)]
+            return [DistilBertForSequenceClassification(config).eval() for _ in range(case.models)]
     settings = RewardTraining(
         vocabulary=VOCABULARY,
         **size._asdict(),
