@@ -6,45 +6,29 @@ and time. What cannot be taken is told with the reason, each time, and a bad fil
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 from filelock import FileLock
 
 from mixdpo.config import Params
-from mixdpo.config.data import ARRIVALS, Arrivals, FilesSource, PreferenceFiles
-from mixdpo.data import ready, sources
-from mixdpo.data.batches import MANIFEST, NAMED, Arrival, Batch, batch_directory, read_batches
+from mixdpo.config.data import ARRIVALS, Arrivals
+from mixdpo.data.batches import MANIFEST, Batch, batch_directory, read_batches
 from mixdpo.data.expectations.verdict import counted
+from mixdpo.data.gathering import Gathering, Left, OnBad
 from mixdpo.data.landing import Digests, open_landing
-from mixdpo.data.tables import SUFFIXES
 from mixdpo.errors import DataError, StorageError, ValidationStop
 from mixdpo.files import read_json, replacing, storage_errors, write_json
 from mixdpo.layout import Layout
-from mixdpo.registry.store import CHUNK, Store, Stored
 
-OnBad = Callable[[Path, PurePosixPath, "Left"], None]  # a bad file, its name below a batch, and why
-NAME = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.=-]*/)*[A-Za-z0-9_][A-Za-z0-9_.=-]*")
 PART = ".arriving-"  # below `inputs`/arrivals, while a batch is put together; patterns of params.yaml pass over it
-
-
-@dataclass(frozen=True)
-class Left:
-    """A file that was not taken, and why."""
-
-    source: str  # its name in the landing place
-    reason: str
-    bad: bool  # it will not get better by itself: it cannot be read as params.yaml says
 
 
 @dataclass(frozen=True)
@@ -121,118 +105,19 @@ def _settings(params: Params) -> Arrivals:
 
 
 def _gather(params: Params, layout: Layout, staging: Path, now: float | None, on_bad: OnBad) -> Arrived:
-    """Copy what is new to `staging`, laid out as below `inputs`, and read all of it once."""
-    settings, moment = _settings(params), time.time() if now is None else now
+    """Put what is new together below `staging`."""
+    settings = _settings(params)
     store = open_landing(settings, layout.root)
     batches = read_batches(layout.root / params.inputs)
     number = batches[-1].number + 1 if batches else 1
     seen = {each.identity for batch in batches for each in batch.files}
     digests = Digests(layout.landing_digests, store.location)
-    files: list[Arrival] = []
-    left: list[Left] = []
-    known = 0
-    for stored in store.list(""):
-        if reason := _not_yet(stored, settings, moment):
-            left.append(Left(stored.key, reason, bad=False))
-            continue
-        parent = PurePosixPath(stored.key).parent
-        if (str(parent), digests.get(stored)) in seen:
-            known += 1
-            continue
-        try:
-            copy, sha256 = _fetch(store, stored, staging)
-        except DataError as error:
-            left.append(Left(stored.key, str(error), bad=False))
-            continue
-        digests.put(stored, sha256)
-        file = parent / f"{sha256[:NAMED]}{copy.suffix}"
-        if (str(parent), sha256) in seen:
-            known += 1
-            continue
-        path = batch_directory(staging, number) / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(copy, path)
-        try:
-            rows = _rows(params, staging, path)
-        except DataError as error:
-            reason = str(error).replace(str(path), stored.key).replace(path.name, PurePosixPath(stored.key).name)
-            left.append(Left(stored.key, reason, bad=True))
-            on_bad(path, file, left[-1])
-            path.unlink()
-            continue
-        seen.add((str(parent), sha256))
-        files.append(Arrival(source=stored.key, file=str(file), sha256=sha256, bytes=stored.size, rows=rows))
+    gathering = Gathering(params, staging, number, seen, digests, on_bad)
+    gathering.run(store, settings, time.time() if now is None else now)
     digests.save()
-    batch = {"schema": 1, "number": number, "files": tuple(sorted(files, key=lambda each: each.file))}
-    return Arrived(store.location, Batch.model_validate(batch) if files else None, tuple(left), known)
-
-
-def _not_yet(stored: Stored, settings: Arrivals, now: float) -> str | None:
-    """Why a file is not even looked into, if so."""
-    if not NAME.fullmatch(stored.key) or "/" not in stored.key:
-        return "expected a file in a directory, both named with letters, digits, _ . = and - (books/week-3.csv)"
-    if PurePosixPath(stored.key).suffix not in SUFFIXES:
-        return f"it is none of {', '.join(SUFFIXES)}"
-    if (age := now - stored.modified) < settings.settle_seconds:
-        return (
-            f"it was written {max(age, 0):.0f} s ago, so it may not be whole yet; files are taken after "
-            f"{settings.settle_seconds:g} s (arrivals.settle_seconds)"
-        )
-    return None
-
-
-def _fetch(store: Store, stored: Stored, staging: Path) -> tuple[Path, str]:
-    """A copy of a landed file and its sha256. Raises DataError where it changed or went while it was read."""
-    copy = staging / f"fetched{PurePosixPath(stored.key).suffix}"
-    hasher, size = hashlib.sha256(), 0
-    try:
-        with _opened(store, stored.key) as stream, storage_errors(copy), copy.open("wb") as out:
-            while chunk := stream.read(CHUNK):
-                hasher.update(chunk)
-                out.write(chunk)
-                size += len(chunk)
-            out.flush()
-            os.fsync(out.fileno())
-        again = [each for each in store.list(stored.key) if each.key == stored.key]
-    except FileNotFoundError:
-        again = []
-    if again != [stored] or size != stored.size:
-        raise DataError("it changed while it was read: it is looked at again by the next run")
-    return copy, hasher.hexdigest()
-
-
-def _opened(store: Store, key: str) -> BinaryIO:
-    try:
-        return store.open(key)
-    except StorageError as error:  # the place could be listed: it is this file alone that may not be read
-        raise DataError(str(error)) from error
-
-
-def _rows(params: Params, staging: Path, path: Path) -> int:
-    """How many rows the sets of params.yaml take from a file that lies in `staging` as it would below `inputs`.
-
-    Raises:
-        DataError: no set reads it, or one cannot; says where.
-    """
-    source, preferences = params.source, params.preferences.source
-    found, readers = 0, 0
-    for part in source.sets if isinstance(source, FilesSource) else ():
-        if _matches(path, part.paths, staging):
-            readers += 1
-            found += sources.check_file(path, part)
-    if isinstance(preferences, PreferenceFiles) and _matches(path, preferences.paths, staging):
-        readers += 1
-        found += ready.check_file(path, preferences, params.splits)
-    if not readers:
-        name = f"{ARRIVALS}/*/{path.parent.name}/*{path.suffix}"
-        raise DataError(f"no set of source.sets or preferences.source reads it; add the path {name}, or remove it")
-    if not found:
-        raise DataError("no row of it is taken; put rows into it that the set's `only` admits, or remove it")
-    return found
-
-
-def _matches(path: Path, patterns: tuple[str, ...], root: Path) -> bool:
-    return any(path in root.glob(pattern) for pattern in patterns)
+    files = tuple(sorted(gathering.files, key=lambda each: each.file))
+    batch = Batch.model_validate({"schema": 1, "number": number, "files": files}) if files else None
+    return Arrived(store.location, batch, tuple(sorted(gathering.left, key=lambda each: each.source)), gathering.known)
 
 
 def _put(staging: Path, inputs: Path, batch: Batch) -> None:

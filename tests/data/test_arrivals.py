@@ -20,12 +20,14 @@ from hypothesis import strategies as st
 
 from mixdpo.cli import main
 from mixdpo.config import Params, parse_params
-from mixdpo.data.arrivals import Arrived, Left, look, take
+from mixdpo.data.arrivals import Arrived, look, take
 from mixdpo.data.batches import read_batches
+from mixdpo.data.gathering import Left
 from mixdpo.data.sources import read_reviews
 from mixdpo.errors import ConfigError, DataError, StorageError, ValidationStop
 from mixdpo.files import directory_digest, file_digest, read_json
 from mixdpo.layout import Layout
+from mixdpo.registry.file_store import FileStore
 
 DEMO: dict[str, Any] = yaml.safe_load((Path(__file__).parents[2] / "profiles" / "demo.yaml").read_text())
 COLUMNS = {"text": "text", "label": "label", "stars": None, "user": None, "metadata": []}
@@ -206,6 +208,26 @@ def test_a_file_that_params_read_by_now_is_taken(layout: Layout, land: Land) -> 
     land("books/a.jsonl", rows("One.", label="good"))
     assert take(params(), layout, NOW).bad
     assert take(params(labels={"good": 1, "0": 0, "1": 1}), layout, NOW).batch is not None
+
+
+def test_a_file_that_is_written_to_while_it_is_read_is_left(
+    layout: Layout, land: Land, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = land("books/week-1.jsonl", rows("One."))
+    land("books/week-2.jsonl", rows("Two."))
+    read = FileStore.open
+
+    def read_and_written(store: FileStore, key: str) -> Any:
+        stream = read(store, key)
+        if key == "books/week-1.jsonl":
+            path.write_bytes(rows("One more."))
+        return stream
+
+    monkeypatch.setattr(FileStore, "open", read_and_written)
+    found = take(params("refuse"), layout, NOW)
+    assert [(each.source, each.bad) for each in found.left] == [("books/week-1.jsonl", False)]
+    assert "it changed while it was read" in found.left[0].reason
+    assert texts(layout)[1:] == ["Two."]
 
 
 def test_a_file_that_may_not_be_read_is_left(layout: Layout, land: Land, monkeypatch: pytest.MonkeyPatch) -> None:

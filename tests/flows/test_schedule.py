@@ -118,7 +118,10 @@ def test_new_data_registers_nothing_new_skips_bad_data_refuses(project: Project,
     before = len(states("retrain"))
     project.land("week-1", 240)
     run(project)
-    idle = run(project)
+    values = (project.root / "params.yaml").read_text(encoding="utf-8")
+    # to go on from a version is for new data: each version would lead to a next one
+    idle = retrain(root=project.root, workers=1, warm_start="reviews@staging")
+    assert (project.root / "params.yaml").read_text(encoding="utf-8") == values
     assert {stage.outcome for stage in idle.stages} == {"unchanged"}
     assert "Nothing new: no stage of 5 is stale" in idle.summary
 
