@@ -53,7 +53,7 @@ class Fit:
 
     Attributes:
         needs: of a step.
-        room: bytes beside weights, gradients and moments; None: without bound.
+        room: bytes beside weights, gradients, moments and what the process takes; None: without bound.
     """
 
     def __init__(
@@ -115,25 +115,24 @@ class Fit:
 
     def whole(self, places: Sequence[int]) -> int:
         """Bytes beside weights, gradients and moments that a step on these pairs takes if they go whole."""
-        return self._passing([self.size(place) for place in places], False, self.needs.models)
+        return self.needs.process + self._passing([self.size(place) for place in places], False, self.needs.models)
 
     def tell(self, batches: Sequence[Sequence[int]]) -> None:
         """Say what steps need, what there is and what follows from that; raises as `way` does."""
         ways = [self.way(places) for places in batches]
         peak = max(map(self.whole, batches), default=0)
+        room = None if self.room is None else self.room + self.needs.process
         again, cut = (
             sum(1 for way in ways if chosen(way)) for chosen in (lambda w: w.recompute, lambda w: not w.whole)
         )
         logger.info(
-            "a step needs up to %.2f GiB: weights %.2f, gradients and moments %.2f, what a batch leaves for the way "
-            "back %.2f; %s. %s",
+            "a step needs up to %.2f GiB: weights %.2f, gradients and moments %.2f, libraries and what a batch leaves "
+            "for the way back %.2f; %s. %s",
             (self._fixed() + peak) / GIB,
             self.needs.weights / GIB,
             self.needs.learning / GIB,
             peak / GIB,
-            "how much is free is not known"
-            if self.room is None
-            else f"there is room for {self.room / GIB:.2f} of the last",
+            "how much is free is not known" if room is None else f"there is room for {room / GIB:.2f} of the last",
             f"Of {len(ways)} steps {cut} go in pieces and {again} run layers twice, to fit"
             if cut or again
             else "Every step goes whole",
@@ -141,14 +140,15 @@ class Fit:
 
     def _room(self, device: torch.device, memory_gib: float | None) -> int | None:
         free = free_bytes(device)
-        found = [] if free is None else [round(USABLE * free) - self.needs.learning]
+        found = [] if free is None else [round(USABLE * free) - self.needs.learning - self.needs.process]
         if memory_gib is not None:
-            found.append(round(memory_gib * GIB) - self._fixed())
+            found.append(round(memory_gib * GIB) - self._fixed() - self.needs.process)
         room = min(found, default=None)
         if room is not None and room <= 0:
             raise TrainingError(
                 f"weights ({self.needs.weights / GIB:.3f} GiB), gradients and moments "
-                f"({self.needs.learning / GIB:.3f} GiB) leave no room for a step: {REMEDY}"
+                f"({self.needs.learning / GIB:.3f} GiB) and libraries ({self.needs.process / GIB:.3f} GiB) leave no "
+                f"room for a step: {REMEDY}"
             )
         return room
 

@@ -19,6 +19,10 @@ from mixdpo.policy.packing import trunk_states
 GIB = 1 << 30
 # tokens of the rows by which activations are measured
 PROBE = 64
+# what a process takes for libraries and kernels once it steps, and what gaps between buffers add to what lies in them;
+# measured (docs/performance.md): in bfloat16 a product has a kernel for its shape, and buffers are of two sizes
+LIBRARIES, LIBRARIES_HALF = 32 << 20, 96 << 20
+GAPS, GAPS_HALF = 1.1, 1.25
 # where a group of processes has a limit: version 2 and version 1 of Linux' control groups
 LIMITS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
@@ -39,6 +43,9 @@ class Needs:
         logits: of one head, a completion token.
         state: of the trunk, its copies and their gradients, a completion token.
         models: that run one after another, each with what it leaves for the way back.
+        copies: of a trunk's weights in the type of products.
+        process: of libraries and kernels, whatever the batch.
+        gaps: memory taken over memory asked for.
     """
 
     weights: int
@@ -49,14 +56,18 @@ class Needs:
     logits: int
     state: int
     models: int
+    copies: int
+    process: int
+    gaps: float
 
     @classmethod
     def of(cls, experts: Experts, precision: torch.dtype = torch.float32) -> Needs:
         """Measured on the model: whatever its body is, two short forward passes say what a token leaves behind."""
         model, _ = next(experts.models())
         tensors = {id(each): each for each in [*experts.parameters(), *experts.buffers()]}.values()
-        token, again = (_left_by_a_token(model, recompute, precision) for recompute in (False, True))
-        again = min(again, token)  # of a frozen trunk nothing is kept
+        token, copies = _left_by_a_token(model, False, precision)
+        again = min(_left_by_a_token(model, True, precision)[0], token)  # of a frozen trunk nothing is kept
+        half = precision == torch.bfloat16
         width = model.trunk.get_input_embeddings().weight.shape[1]
         return cls(
             weights=sum(_held(each).nbytes for each in tensors),
@@ -67,10 +78,13 @@ class Needs:
             logits=4 * model.heads.vocabulary,
             state=4 * 4 * width,
             models=1 if isinstance(experts, SharedTrunk) else experts.experts,
+            copies=copies,
+            process=LIBRARIES_HALF if half else LIBRARIES,
+            gaps=GAPS_HALF if half else GAPS,
         )
 
     def passing(self, tokens: int, completion_tokens: int, recompute: bool, models: int) -> int:
-        """Beside weights, gradients and moments, at the start of the way back.
+        """Beside weights, gradients, moments and what the process takes, at the start of the way back.
 
         Args:
             tokens: of the trunk.
@@ -78,7 +92,7 @@ class Needs:
         """
         trunk = tokens * (self.token_again if recompute else self.token)
         heads = completion_tokens * self.state + min(KEPT_BYTES, completion_tokens * self.logits)
-        return round(models * (trunk + heads) + tokens * self.layer)
+        return round(self.gaps * (models * (self.copies + trunk + heads) + tokens * self.layer))
 
 
 def _held(tensor: Tensor) -> Tensor:
@@ -86,10 +100,11 @@ def _held(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def _left_by_a_token(model: SharedTrunk, recompute: bool, precision: torch.dtype) -> float:
+def _left_by_a_token(model: SharedTrunk, recompute: bool, precision: torch.dtype) -> tuple[float, int]:
+    """What a token leaves, and what any number of tokens does."""
     length = min(PROBE, model.context or PROBE)
     one, two = (_left_by_rows(model, rows, length, recompute, precision) for rows in (1, 2))
-    return (two - one) / length
+    return (two - one) / length, max(0, 2 * one - two)
 
 
 def _left_by_rows(model: SharedTrunk, rows: int, length: int, recompute: bool, precision: torch.dtype) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,16 @@ KEYS = {
 
 
 @pytest.fixture
-def dpo_step(monkeypatch):
+def benchmark(monkeypatch):
     """A module of benchmarks/, which is no package."""
-    pytest.importorskip("trl", reason="TRL comes with the dev extra")
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module("dpo_step")
+    return importlib.import_module
+
+
+@pytest.fixture
+def dpo_step(benchmark):
+    pytest.importorskip("trl", reason="TRL comes with the dev extra")
+    return benchmark("dpo_step")
 
 
 def test_one_expert_takes_trls_steps(dpo_step) -> None:
@@ -32,3 +38,15 @@ def test_one_expert_takes_trls_steps(dpo_step) -> None:
     assert row.keys() >= KEYS
     assert row["loss_difference"] < 1e-4
     assert 0 < row["floor_s_per_step"] < row["ours_s_per_step"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads peaks from /proc")
+@pytest.mark.parametrize(("experts", "head", "dtype"), [(4, "lowrank", "fp32"), (1, "linear", "bf16")])
+def test_memory_is_what_was_expected_before_the_first_step(benchmark, experts: int, head: str, dtype: str) -> None:
+    sides = benchmark("dpo_sides")
+    case = sides.Case("small", experts, head, "trainable", 8, False, dtype, "cpu", 1, 3)
+    ours = benchmark("apart").Apart(sides.serve, ("ours",), case)
+    for step in range(case.steps):
+        ours.ask("ours", step)
+    measured, expected = ours.end()["ours"]
+    assert 0.7 < measured / expected < 1.2

@@ -79,7 +79,8 @@ def test_a_pair_that_does_not_fit_by_itself_is_refused_with_its_name(fit: Callab
 
 def test_memory_can_be_bounded_from_params(task: Any, new_model: Make) -> None:
     experts = new_experts(new_model(), 2, TRAINABLE, torch.Generator())
-    fixed = 4 * sum(parameter.nbytes for parameter in experts.parameters())
+    process = Fit(experts, task.pairs, CPU).needs.process
+    fixed = 4 * sum(parameter.nbytes for parameter in experts.parameters()) + process
     bounded = Fit(experts, task.pairs, CPU, memory_gib=(fixed + 5000) / GIB)
     assert bounded.room == pytest.approx(5000, abs=1)
     with pytest.raises(TrainingError, match=r"leave no room for a step: .*experts.*adapters.*memory_gib"):
@@ -90,7 +91,7 @@ def test_a_run_within_a_bound_trains_and_says_how(
     task: Any, new_model: Make, train: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = Fit(new_experts(new_model(), 2, TRAINABLE, torch.Generator()), task.pairs, CPU)
-    gib = (made.needs.weights + made.needs.learning + made.needs.passing(30, 20, False, 1)) / GIB
+    gib = sum((made.needs.weights, made.needs.learning, made.needs.process, made.needs.passing(30, 20, False, 1))) / GIB
     options = {"architecture": TRAINABLE, "batch_pairs": 16}
     with caplog.at_level(logging.INFO, logger=module.__name__):
         bounded = train(task, task, 2, memory_gib=gib, **options)

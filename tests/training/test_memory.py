@@ -52,7 +52,17 @@ def test_passing_grows_with_tokens_and_models_and_shrinks_where_layers_are_run_a
     assert whole < found.passing(100, 50, recompute=False, models=2) < 2 * whole
     far = 10**9
     one_more = found.passing(0, far + 1, False, 1) - found.passing(0, far, False, 1)
-    assert one_more == found.state  # logits wait up to a bound
+    assert one_more == pytest.approx(found.gaps * found.state, abs=1)  # logits wait up to a bound
+
+
+def test_in_bfloat16_weights_of_products_are_there_twice(new_model: Make) -> None:
+    wide = needs(new_model, TRAINABLE)
+    half = Needs.of(new_experts(new_model(), 2, TRAINABLE, torch.Generator()), torch.bfloat16)
+    assert wide.copies == 0
+    assert half.copies == 2 * 12 * 16 * 16  # four products of a layer
+    assert half.token < wide.token
+    assert half.process > wide.process
+    assert half.gaps > wide.gaps > 1
 
 
 def test_free_memory_is_what_the_machine_and_its_control_group_leave(
