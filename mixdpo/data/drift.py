@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import chi2
+from scipy.special import chdtri
 
 from mixdpo.config.data import Drift
 from mixdpo.data.profile import Names, Numbers, Profile, TableProfile
@@ -71,7 +71,7 @@ def stability_index(then: Counts, now: Counts) -> float:
 
 def by_chance(bins: int, then: float, now: float) -> float:
     """What psi over so many bins stays below, with probability CHANCE, where so many rows each are drawn alike."""
-    return float(chi2.ppf(CHANCE, bins - 1)) * (1 / then + 1 / now) if bins > 1 else 0.0
+    return float(chdtri(bins - 1, 1 - CHANCE)) * (1 / then + 1 / now) if bins > 1 else 0.0
 
 
 def deciles(then: Numbers, now: Numbers) -> tuple[Counts, Counts]:

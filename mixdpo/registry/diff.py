@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from mixdpo.registry.figures import at, key_figures
 from mixdpo.registry.manifest import Manifest
 
-DIGESTED = ("data", "rewards", "start")  # sections of a lineage that say by digests what went in
+DIGESTED = ("data", "arrivals", "rewards", "start")  # sections of a lineage that say by digests what went in
 
 
 class Change(NamedTuple):

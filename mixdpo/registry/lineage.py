@@ -4,6 +4,7 @@ profile, params, params_digest   what was asked for
 git                              commit, and whether tracked code differed from it; null outside git
 dvc_lock                         sha256 of dvc.lock and DVC's digest of each stage output; null without DVC
 data                             sha256 of each validated table
+arrivals                         sha256 of the manifest of each batch that arrived (mixdpo.data.batches)
 rewards                          digest of each reward model's directory, and its card (card.json) where it has one
 start                            what training went on from, with the digest of that version or directory
 metrics                          metrics/evaluation.json
@@ -23,6 +24,8 @@ import yaml
 
 from mixdpo import __version__
 from mixdpo.config import Params
+from mixdpo.config.data import ARRIVALS
+from mixdpo.data.batches import MANIFEST
 from mixdpo.errors import DataError
 from mixdpo.files import digest, directory_digest, file_digest, read_json
 from mixdpo.layout import TABLES, Layout
@@ -44,6 +47,7 @@ def gather(params: Params, layout: Layout) -> dict[str, Any]:
         DataError: evaluation has not run, or dvc.lock or a metrics file is not readable.
     """
     values = params.model_dump(mode="json", by_alias=True)
+    arrived = (layout.root / params.inputs / ARRIVALS).glob(f"[0-9]*/{MANIFEST}")
     return {
         "schema": SCHEMA,
         "profile": params.profile,
@@ -52,6 +56,7 @@ def gather(params: Params, layout: Layout) -> dict[str, Any]:
         "git": git_state(layout.root),
         "dvc_lock": dvc_outputs(layout.root / "dvc.lock"),
         "data": {table: file_digest(path) for table in TABLES if (path := layout.validated(table)).is_file()},
+        "arrivals": {path.parent.name: file_digest(path) for path in sorted(arrived)},
         "rewards": _reward_models(params, layout),
         "metrics": read_json(layout.metrics("evaluation")),
         "python": platform.python_version(),

@@ -27,8 +27,9 @@ METRICS = "run/metrics/"
 STANDING = "run/standing"  # and a suffix: what the policy showed on held-out prompts
 PACKAGES = "run/packages.cdx.json"
 RESULTS = (METRICS, STANDING)  # the same for the same inputs, to the byte
-# they tell how a version was made and may differ between two that are the same: another commit of the same code
-CIRCUMSTANCES = ("git", "dvc_lock", "python", "packages", "params_digest")
+# they tell how a version was made and may differ between two that are the same: another commit of the same code, a
+# batch of which no review was kept
+CIRCUMSTANCES = ("git", "dvc_lock", "python", "packages", "params_digest", "arrivals")
 ELSEWHERE = (
     "compute",
     "engine",

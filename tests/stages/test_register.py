@@ -171,6 +171,17 @@ def test_the_commit_is_recorded_in_a_repository(params: Params, layout: Layout) 
     assert register(params, layout).manifest.lineage["git"] == {"commit": commit, "dirty": False}
 
 
+def test_lineage_names_the_batches_that_arrived(params: Params, layout: Layout) -> None:
+    first = register(params, layout)
+    assert first.manifest.lineage["arrivals"] == {}
+    manifest = layout.root / params.inputs / "arrivals" / "0001" / "manifest.json"
+    write_json(manifest, {"schema": 1})
+    # of which nothing was kept: the same tables gave the same policy
+    assert register(params, layout).digest == first.digest
+    write_json(layout.validated("reviews"), [1])
+    assert register(params, layout).manifest.lineage["arrivals"] == {"0001": file_digest(manifest)}
+
+
 def test_what_is_registered_is_known_without_reading_it_until_anything_about_it_changes(
     params: Params, layout: Layout
 ) -> None:
