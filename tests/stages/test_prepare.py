@@ -94,7 +94,7 @@ def peak_mib(root, rows, words=400):
 
 def test_memory_is_flat_in_rows(tmp_path):
     few, many = peak_mib(tmp_path / "few", 600), peak_mib(tmp_path / "many", 2400)
-    # the texts alone are 5 MiB more, and took 38 when all rows were in memory
+    # the texts alone are 5 MiB more, and took 37 when all rows were in memory
     assert many - few < 10
 
 
