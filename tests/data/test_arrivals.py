@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import os
+import random
 import shutil
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -275,6 +278,27 @@ def test_a_killed_run_leaves_nothing_half_taken(layout: Layout, land: Land, monk
     assert take(params(), layout, NOW).batch is not None
     assert texts(layout) == ["A book that was there from the start.", "One."]
     assert not leftover.exists()
+
+
+def test_a_run_killed_anywhere_leaves_whole_batches_and_the_next_one_takes_the_rest(layout: Layout, land: Land) -> None:
+    written = [f"Review {number}." for number in range(40)]
+    rng = random.Random(0)
+    for chunk in range(4):
+        for number, text in list(enumerate(written))[chunk * 10 : chunk * 10 + 10]:
+            land(f"books/{number}.jsonl", rows(text))
+        for _ in range(6):
+            child = os.fork()
+            if child == 0:
+                take(params(), layout, NOW)
+                os._exit(0)
+            time.sleep(rng.uniform(0, 0.3))
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            found = texts(layout)[1:]  # every file is what its name says
+            assert len(set(found)) == len(found)
+    take(params(), layout, NOW)
+    assert sorted(texts(layout)[1:]) == sorted(written)
+    assert sum(len(batch.files) for batch in read_batches(layout.root / "data" / "external")) == 40
 
 
 def test_two_projects_with_the_same_inputs_take_one_after_the_other(
