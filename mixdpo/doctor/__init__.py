@@ -8,7 +8,7 @@ from pathlib import Path
 from mixdpo.config import Params, load_params
 from mixdpo.doctor.finding import Finding
 from mixdpo.doctor.machine import disk, memory, packages, python, torch_build
-from mixdpo.doctor.project import inputs, pipeline, registry
+from mixdpo.doctor.project import inputs, landing, pipeline, registry
 from mixdpo.doctor.services import hub, prefect, ray
 from mixdpo.doctor.sharing import code, remotes, signatures
 from mixdpo.errors import MixDPOError
@@ -28,6 +28,7 @@ def examine(root: Path) -> Iterator[Finding]:
     yield code(root)
     if params is not None:  # what the values name can be looked at only where there are values
         yield inputs(params, root)
+        yield landing(params, root)
         yield registry(params, root)
         yield signatures(params, root)
         yield hub(params, root)

@@ -61,6 +61,20 @@ def _patterns(params: Params) -> Iterator[tuple[str, ...]]:
         yield from (labels.paths for labels in dimension.labels if isinstance(labels, FileLabels))
 
 
+def landing(params: Params, root: Path) -> Finding:
+    """Whether the place where new files land can be listed."""
+    from mixdpo.data.landing import open_landing
+
+    if params.arrivals is None:
+        return Finding("arrivals", "ok", "none: params.yaml names no place where files land")
+    try:
+        store = open_landing(params.arrivals, root)
+        files = len(store.list(""))
+    except MixDPOError as error:
+        return Finding("arrivals", "fail", str(error), "mend that, or name another place with arrivals.url")
+    return Finding("arrivals", "ok", f"{files} files in {store.location}; `mixdpo arrivals` tells which are new")
+
+
 def registry(params: Params, root: Path) -> Finding:
     """Whether versions could be written."""
     from mixdpo.registry import registry_location

@@ -152,6 +152,18 @@ def test_each_pattern_of_files_has_to_match(tmp_path: Path) -> None:
     assert len(found.found.splitlines()) == len(list(project._patterns(params)))
 
 
+def test_a_place_where_files_land_has_to_be_there(tmp_path: Path) -> None:
+    assert project.landing(parse_params(values()), tmp_path).state == "ok"
+    changed = values("reviews") | {"arrivals": {"url": "landing", "settle_seconds": 0, "bad": "refuse"}}
+    changed["source"]["sets"][1]["paths"].append("arrivals/*/books/*")
+    params = parse_params(changed)
+    missing = project.landing(params, tmp_path)
+    assert missing.state == "fail"
+    assert "is no directory; make it, or correct arrivals.url" in missing.found
+    (tmp_path / "landing").mkdir()
+    assert project.landing(params, tmp_path).found.startswith("0 files in ")
+
+
 def test_a_registry_that_cannot_be_written_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     params = parse_params(values())
     (tmp_path / "file").write_text("no directory")
