@@ -31,6 +31,7 @@ from flows.results_branch import commit_results
 from flows.server import server
 from flows.summary import outcome_counts, registration_text, summarise
 from flows.tasks import RETRIES, StageResult, is_transient, run_stages, transfer
+from flows.training_slot import training_slot
 from flows.warm_start import warm_start as rewrite_params
 from mixdpo.config import Params, load_params
 from mixdpo.data.arrivals import Arrived
@@ -118,7 +119,8 @@ def retrain(
             go_on_from(root, warm_start)
         runner: Any = ThreadPoolTaskRunner(max_workers=workers)  # which with_options does not admit by its annotation
         in_order = partial(run_stages.with_options(task_runner=runner), root)
-        stages = run_gated(in_order, params, layout)
+        with training_slot():
+            stages = run_gated(in_order, params, layout)
         metrics = publish(layout)
         version = register_policy(layout, f"retrain run {flow_run.name}") if registration else None
         if results_branch is not None:

@@ -26,6 +26,7 @@ from flows.ending import told_by_state
 from flows.process import Children
 from flows.server import server
 from flows.tasks import RETRIES, TAIL, CommandError, is_transient
+from flows.training_slot import training_slot
 from mixdpo.evaluation.markdown import table
 from mixdpo.layout import Layout
 from mixdpo.studies.plan import Plan, plan
@@ -118,7 +119,8 @@ def study(name: str, seeds: int | None = None, workers: int = 1, root: Path = Pa
     runner: Any = ThreadPoolTaskRunner(max_workers=workers)  # which with_options does not admit by its annotation
     finished = planned.finished()
     todo = {variant.key: None for variant, seed in planned.trainings if (variant, seed) not in finished}
-    run_variants.with_options(task_runner=runner)(name, list(todo), len(planned.seeds), planned.layout.root)
+    with training_slot():
+        run_variants.with_options(task_runner=runner)(name, list(todo), len(planned.seeds), planned.layout.root)
     results = planned.run(lambda _: None)
     paths = publish(planned, results)
     wrote = "\n".join(f"wrote {path}" for path in paths)
