@@ -18,6 +18,7 @@ TAGGED: Labels = {"prefect.resource.role": "tag", "prefect.resource.id": f"prefe
 DEPLOYED: Labels = {"prefect.resource.role": "deployment"}
 # a run that breaks what it runs on must not do so for ever
 RESTARTS = 2
+REPORTED = timedelta(seconds=30)  # after which everybody who saw a crash has said so
 
 SUBJECT = "{{ flow.name }} {{ flow_run.name }}: {{ flow_run.state.name }}"
 BODY = "{{ flow_run.state.message }}\n{{ flow_run | ui_url }}"
@@ -56,23 +57,23 @@ def lost_worker(silence: timedelta) -> Automation:
 
 
 def restart() -> Automation:
-    """A deployed run that crashed starts again, from the stages that are finished, RESTARTS times at most."""
+    """A deployed run that crashed starts again, from the stages that are finished, RESTARTS times at most.
+
+    Not at once: a crash is reported by the runner and, seconds later, by the worker, and each would start it.
+    """
     return Automation(
         name="mixdpo: restart",
         description=f"A crashed run starts again, {RESTARTS} times at most",
         trigger=EventTrigger(
-            expect={"prefect.flow-run.*"},
+            after={"prefect.flow-run.Crashed"},
+            expect={"prefect.flow-run.*"},  # another report, or somebody who started it again already
             # the count is of starts: one that never started would only crash again
-            match=RUNS
-            | {
-                "prefect.state-type": StateType.CRASHED.value,
-                "prefect.run-count": [str(count) for count in range(1, RESTARTS + 1)],
-            },
+            match=RUNS | {"prefect.run-count": [str(count) for count in range(1, RESTARTS + 1)]},
             match_related=[TAGGED, DEPLOYED],
             for_each={"prefect.resource.id"},
-            posture=Posture.Reactive,
+            posture=Posture.Proactive,
             threshold=1,
-            within=timedelta(0),
+            within=REPORTED,
         ),
         actions=[
             ChangeFlowRunState(

@@ -136,15 +136,20 @@ def _automations(blocks: Sequence[Notice], silence: timedelta) -> list[Automatio
 
 
 def _place_automation(client: SyncPrefectClient, wanted: Automation) -> State:
-    core = AutomationCore(**wanted.model_dump(exclude={"id"}))
+    core = _core(wanted)
     before = client.read_automations_by_name(wanted.name)
     if not before:
         client.create_automation(core)
         return "created"
-    if AutomationCore(**before[0].model_dump(exclude={"id"})) == core:
+    if _core(before[0]) == core:
         return "unchanged"
     client.update_automation(before[0].id, core)
     return "updated"
+
+
+def _core(automation: AutomationCore) -> AutomationCore:
+    """What of it can be changed."""
+    return AutomationCore(**automation.model_dump(exclude={"id", "owner_resource"}))
 
 
 @click.command(help=(__doc__ or "").split("\n")[0])

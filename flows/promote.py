@@ -25,6 +25,7 @@ from pydantic import Field
 
 from flows.command import told
 from flows.ending import told_by_state
+from flows.parameters import Reason, Reference
 from flows.server import server
 from flows.tasks import RETRIES, is_transient
 from mixdpo.config import load_params
@@ -39,7 +40,6 @@ ATTEMPTS: dict[str, Any] = {
     "retry_delay_seconds": exponential_backoff(10),
     "retry_condition_fn": is_transient,
 }
-Words = Annotated[str, Field(min_length=1, max_length=500)]
 
 
 class Approval(RunInput):
@@ -47,8 +47,8 @@ class Approval(RunInput):
 
     version: Annotated[str, Field(description="What is promoted; leave it as it is")]
     approve: Annotated[bool, Field(description="Whether people are served from it")] = False
-    reason: Annotated[Words, Field(description="Why; kept in the registry's log")]
-    by: Annotated[Words, Field(description="Who decides; kept in the registry's log")]
+    reason: Annotated[Reason, Field(description="Why; kept in the registry's log")]
+    by: Annotated[Reason, Field(description="Who decides; kept in the registry's log")]
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class Promoted:
 @flow(name="promote", persist_result=False)
 @told_by_state
 def promote(
-    reference: str,
+    reference: Reference,
     alias: str | None = None,
-    reason: Words = "promoted by the flow",
+    reason: Reason = "promoted by the flow",
     approval: bool = False,
     root: Path = Path(),
 ) -> Promoted:

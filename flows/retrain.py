@@ -26,6 +26,7 @@ from flows.command import told
 from flows.ending import told_by_state
 from flows.graph import read_graph
 from flows.new_data import run_gated, take_new
+from flows.parameters import Reference, Workers
 from flows.process import Children
 from flows.results_branch import commit_results
 from flows.server import server
@@ -74,11 +75,11 @@ class Retrained:
 @flow(name="retrain", persist_result=False)
 @told_by_state
 def retrain(
-    workers: int = 2,
+    workers: Workers = 2,
     registration: bool = True,
     pull: bool = False,
     push: bool = False,
-    warm_start: str | None = None,
+    warm_start: Reference | None = None,
     results_branch: str | None = None,
     results_remote: str | None = None,
     root: Path = Path(),

@@ -23,6 +23,7 @@ from prefect.tasks import exponential_backoff
 
 from flows.command import told
 from flows.ending import told_by_state
+from flows.parameters import Seeds, StudyName, Workers
 from flows.process import Children
 from flows.server import server
 from flows.tasks import RETRIES, TAIL, CommandError, is_transient
@@ -103,7 +104,7 @@ def publish(planned: Plan, results: Results) -> tuple[Path, ...]:
 
 @flow(name="study", persist_result=False)
 @told_by_state
-def study(name: str, seeds: int | None = None, workers: int = 1, root: Path = Path()) -> Studied:
+def study(name: StudyName, seeds: Seeds | None = None, workers: Workers = 1, root: Path = Path()) -> Studied:
     """Run one study of the project.
 
     Args:

@@ -10,15 +10,14 @@ from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 
 LIMIT = "mixdpo-training"
-LEASE_SECONDS = 60.0  # after which the slot of a run that was killed is free again
+LEASE_SECONDS = 60.0  # the least that Prefect takes; after which the slot of a run that was killed is free again
 
 
 @contextmanager
 def training_slot() -> Iterator[None]:
     """Wait for a slot of LIMIT and hold it; where the server has no such limit, nothing is waited for.
 
-    It is renewed while it is held. A server that does not answer then stops no training: on one machine the lock of
-    the GPU (`mixdpo.compute`) still keeps trainings apart.
+    It is renewed while it is held. A server that does not answer then stops no training.
     """
     with get_client(sync_client=True) as client:
         try:

@@ -1,9 +1,16 @@
 from __future__ import annotations
 
 import logging
+import socket
+import sqlite3
+import subprocess
+import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -36,3 +43,50 @@ def task_log() -> Iterator[list[tuple[float, str]]]:
     logger.addHandler(handler)
     yield records
     logger.removeHandler(handler)
+
+
+@pytest.fixture(scope="session")
+def new_prefect_home(prefect_server: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Makes a home whose database is migrated already: a copy of that of the server for all tests."""
+
+    def make() -> Path:
+        home, name = tmp_path_factory.mktemp("home"), "prefect.db"
+        with closing(sqlite3.connect(prefect_server / name)) as old, closing(sqlite3.connect(home / name)) as new:
+            old.backup(new)
+        return home
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def _team_server(new_prefect_home: Callable[[], Path]) -> Iterator[str]:
+    from flows.process import start_guarded
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = (sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
+    variables = {"PREFECT_HOME": str(new_prefect_home()), "PREFECT_API_URL": "", "PREFECT_UI_ENABLED": "0"}
+    guard = start_guarded(command, Path.cwd(), subprocess.DEVNULL, variables)
+    assert guard.stdin is not None
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            urlopen(f"http://127.0.0.1:{port}/api/health").close()
+            break
+        except OSError:
+            assert time.monotonic() < deadline
+            assert guard.poll() is None
+            time.sleep(0.2)
+    yield f"http://127.0.0.1:{port}/api"
+    guard.stdin.close()
+    guard.wait()
+
+
+@pytest.fixture
+def team_server(_team_server: str) -> Iterator[str]:
+    """The address of a server as a team runs it, with schedules and automations; one for all tests that ask for it."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: _team_server}):
+        yield _team_server

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import urlopen
@@ -20,8 +19,6 @@ from flows.server import server
 
 from .test_process import until
 
-DATABASE = "prefect.db"
-
 
 def listening(url: str) -> bool:
     address = urlsplit(url)
@@ -30,12 +27,8 @@ def listening(url: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def prefect_home(prefect_server: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home whose database is migrated already: a copy of that of the server for all tests."""
-    home = tmp_path_factory.mktemp("home")
-    with closing(sqlite3.connect(prefect_server / DATABASE)) as old, closing(sqlite3.connect(home / DATABASE)) as new:
-        old.backup(new)
-    return home
+def prefect_home(new_prefect_home: Callable[[], Path]) -> Path:
+    return new_prefect_home()
 
 
 @pytest.mark.usefixtures("prefect_server")
