@@ -31,7 +31,7 @@ from flows.tasks import RETRIES, is_transient
 from mixdpo.config import load_params
 from mixdpo.errors import ConfigError, PromotionRefused
 from mixdpo.layout import Layout
-from mixdpo.registry import Version
+from mixdpo.registry import Version, open_registry
 from mixdpo.stages import promote as stage
 
 WEEK = 7 * 86400  # in seconds
@@ -83,9 +83,9 @@ def promote(
     """
     root = root.resolve()
     found = examine(root, reference, alias)
+    if found is None:
+        return Promoted("Nothing new", f"{reference} has that alias already", "")
     version = found.challenger.reference
-    if found.champion is not None and found.champion.digest == found.challenger.digest:
-        return Promoted("Nothing new", f"{version} has that alias already", "")
     if not found.decision.passed:
         raise PromotionRefused(f"{version} is not promoted\n{found.text}")
     if approval:
@@ -108,9 +108,12 @@ def _ask(version: str, table: str) -> Approval:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, **ATTEMPTS)
-def examine(root: Path, reference: str, alias: str | None) -> stage.Examined:
-    """Ask the rules, and make an artifact of what they say."""
-    found = stage.examine(load_params(root / "params.yaml"), Layout(root), reference, alias)
+def examine(root: Path, reference: str, alias: str | None) -> stage.Examined | None:
+    """Ask the rules, and make an artifact of what they say; None where the version has the alias already."""
+    params = load_params(root / "params.yaml")
+    if (alias or params.promotion.aliases[0]) in open_registry(params.registry, root).resolve(reference).aliases:
+        return None
+    found = stage.examine(params, Layout(root), reference, alias)
     create_markdown_artifact(f"```\n{found.text}\n```", key="promotion", description=found.challenger.reference)
     return found
 

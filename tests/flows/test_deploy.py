@@ -104,12 +104,11 @@ def test_a_server_is_set_up_once_and_does_what_it_is_set_up_for(server_set_up: d
 
 def deployments_are_as_in_prefect_yaml() -> None:
     with get_client(sync_client=True) as client:
-        weekly, study, promote = (
-            client.read_deployment_by_name(name) for name in ("retrain/weekly", "study/on-demand", "promote/on-demand")
-        )
+        names = ("retrain/weekly", "check-data/nightly", "study/on-demand", "promote/on-demand")
+        weekly, nightly, study, promote = (client.read_deployment_by_name(name) for name in names)
     assert weekly.work_pool_name == "mixdpo"
     assert [schedule.schedule.cron for schedule in weekly.schedules] == ["0 3 * * 1"]  # type: ignore[union-attr]
-    for each in (weekly, study, promote):
+    for each in (weekly, nightly, study, promote):
         assert each.global_concurrency_limit is not None
         assert each.global_concurrency_limit.limit == 1
         assert each.pull_steps == [{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}]
@@ -118,7 +117,9 @@ def deployments_are_as_in_prefect_yaml() -> None:
     assert (shown["workers"]["minimum"], shown["workers"]["description"]) == (1, "stages run side by side at most.")
     assert study.parameter_openapi_schema["properties"]["name"]["enum"] == [*MODULES]
     assert promote.parameter_openapi_schema["required"] == ["reference"]
-    assert all(field.get("description") for each in (weekly, study, promote) for field in schema(each).values())
+    assert all(
+        field.get("description") for each in (weekly, nightly, study, promote) for field in schema(each).values()
+    )
 
 
 def schema(deployment: Any) -> dict[str, dict[str, Any]]:

@@ -16,7 +16,6 @@ import pytest
 import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
-from prefect.settings import PREFECT_API_URL
 
 from flows.deploy import deploy
 from mixdpo.config import Params, parse_params
@@ -27,7 +26,7 @@ from mixdpo.stages import evaluate, report, train
 from ..stages.conftest import toy_params, toy_project, with_reference  # noqa: F401, TID252 (no package; fixtures)
 from .test_process import alive, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("team_server")]
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 # writes down each step that it takes, and stops in the middle as long as nobody has been killed
@@ -104,7 +103,7 @@ def _but_scores(name: str) -> Callable[[str, list[str]], list[str]]:
 
 
 @pytest.fixture
-def worker(project: Layout, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
+def worker(team_server: str, project: Layout, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
     """A server set up by flows.deploy, and a worker, as a service of the system would start it."""
     place = project.root.parent
     monkeypatch.setenv("MIXDPO_REGISTRY", str(place / "registry"))
@@ -114,7 +113,7 @@ def worker(project: Layout, monkeypatch: pytest.MonkeyPatch) -> Iterator[subproc
     command = (sys.executable, "-m", "prefect", "worker", "start", "--pool", "mixdpo", "--type", "process")
     environment = {
         **os.environ,
-        "PREFECT_API_URL": str(PREFECT_API_URL.value()),
+        "PREFECT_API_URL": team_server,
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PYTHONPATH": str(ROOT),
     }
