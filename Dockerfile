@@ -1,6 +1,7 @@
 # The environment of `make setup`, and the project in it, for stages, flows and people:
 #   docker build -t mixdpo .                               # for processors
 #   docker build -t mixdpo:cuda --target cuda .            # with CUDA (docker run --gpus all …)
+#   docker build -t mixdpo:flow --target flow .            # the same for runs that a Prefect worker starts in Docker
 #   docker run --rm -v "$HOME/.local/share/mixdpo:/home/mixdpo/.local/share/mixdpo" mixdpo generate reviews@staging "This film"
 #   docker run --rm -v "$PWD:/project" --entrypoint python mixdpo -m flows.retrain
 
@@ -49,6 +50,10 @@ FROM project AS cuda
 COPY --from=environment-cuda /opt/venv /opt/venv
 RUN PYTHON=python3 scripts/setup /opt/venv
 USER 1000
+
+FROM cuda AS flow
+# a work pool of type docker starts any command in it
+ENTRYPOINT []
 
 FROM project AS cpu
 COPY --from=environment-cpu /opt/venv /opt/venv

@@ -62,7 +62,7 @@ def deploy(root: Path, kind: Kind, trainings: int, notify: Sequence[str], silenc
         raise ConfigError("no server is named; set PREFECT_API_URL, as in http://127.0.0.1:4200/api")
     with get_client(sync_client=True) as client:
         blocks = [place_block(reference, client) for reference in notify]
-        yield Placed("work pool", f"{POOL} ({kind})", _place_pool(client, root, kind))
+        yield Placed("work pool", f"{POOL} ({kind})", _place_pool(client, kind))
         yield Placed("limit", f"{LIMIT}: {trainings}", _place_limit(client, trainings))
         before = _deployments(client)
         _place_deployments(root, root if kind == "process" else IMAGE_DIRECTORY)
@@ -74,10 +74,9 @@ def deploy(root: Path, kind: Kind, trainings: int, notify: Sequence[str], silenc
             yield Placed("automation", automation.name, _place_automation(client, automation))
 
 
-def _place_pool(client: SyncPrefectClient, root: Path, kind: Kind) -> State:
-    template: dict[str, Any] = {}  # of a process: what Prefect has
-    if kind != "process":
-        template = json.loads((root / "deploy" / kind / "job-template.json").read_text(encoding="utf-8"))
+def _place_pool(client: SyncPrefectClient, kind: Kind) -> State:
+    path = Path(__file__).parents[1] / "deploy" / kind / "job-template.json"
+    template: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     try:
         pool = client.read_work_pool(POOL)
     except ObjectNotFound:
@@ -88,7 +87,7 @@ def _place_pool(client: SyncPrefectClient, root: Path, kind: Kind) -> State:
             f"the work pool {POOL} is there already, of type {pool.type}; name that type with --kind, or remove the "
             f"pool first (`prefect work-pool delete {POOL}`), and stop its workers"
         )
-    if not template or pool.base_job_template == template:
+    if pool.base_job_template == template:
         return "unchanged"
     client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=template))
     return "updated"

@@ -1,4 +1,4 @@
-"""What the manifests of docs/kubernetes/ promise: the locked Ray, one project, a token, work for every group."""
+"""What the manifests promise: locked versions, one project, tokens and secrets by reference, nothing as root."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ import yaml
 from mixdpo.config.engine import RayEngine
 
 DIRECTORY = Path(__file__).parents[1] / "docs" / "kubernetes"
-RAY = re.search(r"^ray==(\S+)", (DIRECTORY.parents[1] / "requirements.lock").read_text(encoding="utf-8"), re.MULTILINE)
+ROOT = DIRECTORY.parents[1]
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+RAY = re.search(r"^ray==(\S+)", LOCK, re.MULTILINE)
+PREFECT = re.search(r"^prefect==([\d.]+)", LOCK, re.MULTILINE)
 
 
 def cluster(path: Path) -> dict[str, Any]:
@@ -44,3 +47,25 @@ def test_the_engine_that_is_named_fits_a_group(path: Path) -> None:
         assert any(
             int(each["cpu"]) >= engine.cpus and int(each.get("nvidia.com/gpu", 0)) >= engine.gpus for each in limits
         )
+
+
+def pods(path: Path) -> list[dict[str, Any]]:
+    """What Deployments and Jobs of a file start."""
+    found = yaml.safe_load_all(path.read_text(encoding="utf-8"))
+    return [each["spec"]["template"]["spec"] for each in found if each["kind"] in ("Deployment", "Job")]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_servers_and_trainings_run_without_rights_and_hold_no_secret(path: Path) -> None:
+    for pod in pods(path):
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        for container in pod["containers"]:
+            assert not [
+                each
+                for each in container["env"]
+                if re.search("KEY|SECRET|PASSWORD|CONNECTION", each["name"]) and "value" in each
+            ]
+            assert container["resources"]["limits"]["memory"]
+            if container["image"].startswith("prefecthq/"):
+                assert PREFECT is not None
+                assert container["image"].startswith(f"prefecthq/prefect:{PREFECT[1]}-")

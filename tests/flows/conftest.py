@@ -8,7 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -58,34 +58,43 @@ def new_prefect_home(prefect_server: Path, tmp_path_factory: pytest.TempPathFact
     return make
 
 
-@pytest.fixture(scope="session")
-def _team_server(new_prefect_home: Callable[[], Path]) -> Iterator[str]:
+@contextmanager
+def serving(home: Path, **variables: str) -> Iterator[str]:
+    """A server as a team runs it, with schedules and automations; yields its address."""
     from flows.process import start_guarded
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = (sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
-    variables = {"PREFECT_HOME": str(new_prefect_home()), "PREFECT_API_URL": "", "PREFECT_UI_ENABLED": "0"}
-    guard = start_guarded(command, Path.cwd(), subprocess.DEVNULL, variables)
+    variables |= {"PREFECT_HOME": str(home), "PREFECT_API_URL": "", "PREFECT_UI_ENABLED": "0"}
+    guard = start_guarded(command, home, subprocess.DEVNULL, variables)
     assert guard.stdin is not None
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            urlopen(f"http://127.0.0.1:{port}/api/health").close()
-            break
-        except OSError:
-            assert time.monotonic() < deadline
-            assert guard.poll() is None
-            time.sleep(0.2)
-    yield f"http://127.0.0.1:{port}/api"
-    guard.stdin.close()
-    guard.wait()
+    try:
+        deadline = time.monotonic() + 180
+        while True:
+            try:
+                urlopen(f"http://127.0.0.1:{port}/api/health").close()
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                assert guard.poll() is None
+                time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/api"
+    finally:
+        guard.stdin.close()
+        guard.wait()
+
+
+@pytest.fixture(scope="session")
+def _team_server(new_prefect_home: Callable[[], Path]) -> Iterator[str]:
+    with serving(new_prefect_home()) as url:
+        yield url
 
 
 @pytest.fixture
 def team_server(_team_server: str) -> Iterator[str]:
-    """The address of a server as a team runs it, with schedules and automations; one for all tests that ask for it."""
+    """The address of such a server; one for all tests that ask for it."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with temporary_settings({PREFECT_API_URL: _team_server}):

@@ -52,8 +52,8 @@ def target(layout: Layout, alias: str = "production") -> str | None:
 
 def waiting() -> FlowRun | None:
     with get_client(sync_client=True) as client:
-        [run] = client.read_flow_runs(limit=1, sort="START_TIME_DESC")  # type: ignore[arg-type]
-    return run if run.state is not None and run.state.is_paused() else None
+        runs = client.read_flow_runs(limit=5, sort="START_TIME_DESC")  # type: ignore[arg-type]
+    return next((run for run in runs if run.state is not None and run.state.is_paused()), None)
 
 
 def test_without_a_person_the_rules_alone_decide(project: Layout) -> None:
