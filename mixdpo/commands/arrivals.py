@@ -14,12 +14,13 @@ def arrivals(root: Path, taking: bool) -> None:
     """Look at the landing place of params.yaml: what is new, and what cannot be taken, and why."""
     from mixdpo.config import load_params
     from mixdpo.data.arrivals import look, take
+    from mixdpo.data.expectations.verdict import counted
     from mixdpo.layout import Layout
 
     found = (take if taking else look)(load_params(root / "params.yaml"), Layout(root))
     click.echo(f"{found.location}: {found}")
     for arrival in found.batch.files if found.batch else ():
-        click.echo(f"  {arrival.source}  {arrival.rows:,} rows")
+        click.echo(f"  {arrival.source}  {counted(arrival.rows, 'row')}")
     for left in found.left:
         click.echo(f"  {left.source}  {'bad' if left.bad else 'left'}: {left.reason}")
 

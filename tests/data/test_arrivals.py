@@ -363,6 +363,6 @@ def test_the_command_tells_and_takes(layout: Layout, land: Land) -> None:
         assert done.exit_code == 0, done.output
         first, taken, bad = done.output.splitlines()
         assert first == f"{layout.root / 'landing'}: 1 new file of 1 row, 0 known, 1 bad"
-        assert taken == "  books/a.jsonl  1 rows"
+        assert taken == "  books/a.jsonl  1 row"
         assert bad.startswith("  books/b.jsonl  bad: row 1 of books/b.jsonl is not JSON")
     assert texts(layout)[1:] == ["One."]
