@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import sqlite3
 import subprocess
@@ -14,6 +15,7 @@ from urllib.request import urlopen
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 MakeProject = Callable[[str], Path]
 
 
@@ -99,3 +101,21 @@ def team_server(_team_server: str) -> Iterator[str]:
 
     with temporary_settings({PREFECT_API_URL: _team_server}):
         yield _team_server
+
+
+@pytest.fixture
+def worker(team_server: str, tmp_path: Path) -> Iterator[Path]:
+    """A worker of the pool that flows.deploy makes there, as a service of the system would start it; yields its log."""
+    command = (sys.executable, "-m", "prefect", "worker", "start", "--pool", "mixdpo", "--type", "process")
+    environment = {
+        **os.environ,
+        "PREFECT_API_URL": team_server,
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PYTHONPATH": str(ROOT),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
+    with (tmp_path / "worker.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
+    yield tmp_path / "worker.log"
+    process.terminate()
+    process.wait(60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextvars import copy_context
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.flow_runs import resume_flow_run
 
+from flows.deploy import deploy
 from flows.promote import Promoted, promote
 from mixdpo.config import load_params
 from mixdpo.errors import PromotionRefused
@@ -23,7 +25,8 @@ from mixdpo.stages.register import register
 from .test_process import until
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
-PROFILE = Path(__file__).parents[2] / "profiles" / "demo.yaml"
+ROOT = Path(__file__).parents[2]
+PROFILE = ROOT / "profiles" / "demo.yaml"
 
 
 @pytest.fixture
@@ -100,3 +103,28 @@ def test_a_person_decides_on_what_they_were_shown(project: Layout, approve: bool
     else:
         assert (promoted.outcome, promoted.reason) == ("Declined", "reviews@v1: A. Smith says no: reads well")
         assert target(project) is None
+
+
+@pytest.mark.slow
+def test_a_run_of_a_deployment_waits_without_a_worker_and_goes_on_with_the_answer(
+    project: Layout, team_server: str, worker: Path
+) -> None:
+    assert team_server
+    list(deploy(ROOT, "process", trainings=1, notify=(), silence=timedelta(seconds=90)))
+    asked = {"reference": "reviews@staging", "reason": "weekly", "approval": True, "root": str(project.root)}
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("promote/on-demand")
+        run = client.create_flow_run_from_deployment(deployment.id, parameters=asked).id
+    assert until(lambda: waiting() is not None, seconds=120), worker.read_text()
+    assert until(lambda: "is paused" in worker.read_text(), seconds=30), worker.read_text()
+    resume_flow_run(run, run_input={"version": "reviews@v1", "approve": True, "by": "A. Smith", "reason": "reads well"})
+
+    def ended() -> FlowRun | None:
+        with get_client(sync_client=True) as client:
+            found = client.read_flow_run(run)
+        return found if found.state is not None and found.state.is_final() else None
+
+    assert until(lambda: ended() is not None, seconds=120), worker.read_text()
+    done = ended()
+    assert done is not None
+    assert (done.state_name, target(project) is not None) == ("Promoted", True), worker.read_text()

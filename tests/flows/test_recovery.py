@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
@@ -67,7 +66,7 @@ GRAPH = {
 def params(toy_params: Params) -> Params:  # noqa: F811
     values = toy_params.model_dump(mode="json", by_alias=True)
     values["training"] |= {"batch_pairs": 4, "epochs": 3, "evaluate_every": 4, "checkpoint_every": 2}
-    values["registry"] |= {"policy": "mix"}
+    values["registry"] |= {"url": "registry", "policy": "mix"}
     return parse_params(values)
 
 
@@ -89,8 +88,7 @@ def project(
     (root / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json", by_alias=True)), encoding="utf-8")
     evaluate.run(params, layout)
     report.run(params, layout)
-    shutil.copytree(ROOT / "flows", root / "flows", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("prefect.yaml", ".gitignore", ".dvcignore"):
+    for name in (".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, root)
     (root / "stage.py").write_text(STAGE, encoding="utf-8")
     (root / "dvc.yaml").write_text(yaml.safe_dump(GRAPH), encoding="utf-8")
@@ -102,31 +100,9 @@ def _but_scores(name: str) -> Callable[[str, list[str]], list[str]]:
     return lambda _, files: [each for each in files if name == "validated" and not each.startswith("scores")]
 
 
-@pytest.fixture
-def worker(team_server: str, project: Layout, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
-    """A server set up by flows.deploy, and a worker, as a service of the system would start it."""
-    place = project.root.parent
-    monkeypatch.setenv("MIXDPO_REGISTRY", str(place / "registry"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
-    # the slot of a killed run is free again after a minute: the run that takes its place gets another one
-    list(deploy(project.root, "process", trainings=2, notify=(), silence=timedelta(seconds=90)))
-    command = (sys.executable, "-m", "prefect", "worker", "start", "--pool", "mixdpo", "--type", "process")
-    environment = {
-        **os.environ,
-        "PREFECT_API_URL": team_server,
-        "PREFECT_WORKER_QUERY_SECONDS": "1",
-        "PYTHONPATH": str(ROOT),
-    }
-    with (place / "worker.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=place, env=environment, stdout=log, stderr=log, start_new_session=True)
-    yield process
-    process.terminate()
-    process.wait(60)
-
-
 def flow_above(process: int) -> int:
     """The process of the flow run that a stage belongs to."""
-    while b"prefect" not in Path(f"/proc/{process}/cmdline").read_bytes():
+    while b"\0-m\0prefect" not in Path(f"/proc/{process}/cmdline").read_bytes():
         process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
     return process
 
@@ -136,31 +112,34 @@ def read(run: UUID) -> FlowRun:
         return client.read_flow_run(run)
 
 
-@pytest.mark.usefixtures("worker")
-def test_a_run_that_is_killed_starts_again_and_gives_the_same(project: Layout, params: Params, tmp_path: Path) -> None:
+def test_a_run_that_is_killed_starts_again_and_gives_the_same(
+    project: Layout, params: Params, worker: Path, tmp_path: Path
+) -> None:
     never_killed = Layout(Path(shutil.copytree(project.root, tmp_path / "never-killed")))
     train.run(params, never_killed, "mix")
 
+    # the slot of a killed run is free again after a minute: the run that takes its place gets another one
+    list(deploy(ROOT, "process", trainings=2, notify=(), silence=timedelta(seconds=90)))
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name("retrain/weekly")
-        run = client.create_flow_run_from_deployment(deployment.id).id
+        run = client.create_flow_run_from_deployment(deployment.id, parameters={"root": str(project.root)}).id
 
     def ended() -> bool:
         state = read(run).state
         return state is not None and state.is_final() and state.name != "Crashed"
 
     assert until(lambda: (project.root / "pid").exists() or ended(), seconds=180)
-    assert (project.root / "pid").exists(), (project.root.parent / "worker.log").read_text()
+    assert (project.root / "pid").exists(), worker.read_text()
     stage = int((project.root / "pid").read_text())
     flow = flow_above(stage)
     (project.root / "killed").touch()
     os.kill(flow, signal.SIGKILL)
     os.kill(stage, signal.SIGKILL)
     assert until(lambda: not alive(stage), seconds=15)
-    registry = Registry(project.root.parent / "registry")
+    registry = Registry(project.root / "registry")
     assert registry.names() == []  # nothing half-published
 
-    assert until(ended, seconds=240), (project.root.parent / "worker.log").read_text()
+    assert until(ended, seconds=240), worker.read_text()
     done = read(run)
     assert done.state is not None
     assert (done.state.name, done.run_count) == ("Registered", 2), done.state.message
