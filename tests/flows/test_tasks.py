@@ -5,20 +5,27 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 import pytest
 from dvc.repo import Repo
-from prefect import flow
+from prefect import flow, task
 from prefect.settings import PREFECT_API_URL
 from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.tasks import exponential_backoff
 
 from flows.process import Children
-from flows.tasks import CommandError, StageResult, run_stages, transfer
+from flows.tasks import RETRIES, CommandError, StageResult, is_transient, run_stages, transfer
+from mixdpo.errors import TransientError
+from mixdpo.registry import Registry
+from mixdpo.registry.location import registry_location
 
 from .test_process import alive, until, written_pid
 
@@ -109,6 +116,34 @@ def test_only_transient_failures_are_tried_again(make_project: Callable[[str], P
         with pytest.raises(CommandError, match=f"^stage hub failed with exit code {code}"):
             run(root)
     assert len(ran(root)) == attempts
+
+
+def test_a_store_that_does_not_answer_is_asked_again_with_more_patience(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "none")
+    with socket.socket() as probe:  # a port where nobody listens
+        probe.bind(("127.0.0.1", 0))
+        registry = Registry(registry_location(f"s3://shared/x?endpoint=http://127.0.0.1:{probe.getsockname()[1]}"))
+        asked: list[float] = []
+
+        @task(retries=RETRIES, retry_delay_seconds=exponential_backoff(0.2), retry_condition_fn=is_transient)
+        def ask() -> None:
+            asked.append(time.monotonic())
+            registry.names()
+
+        @flow(name="ask-a-store")
+        def ask_a_store() -> None:
+            ask()
+
+        with pytest.raises(TransientError, match=r"Could not connect to the endpoint URL"):
+            ask_a_store()
+    waits = [later - earlier for earlier, later in pairwise(asked)]
+    assert len(asked) == 1 + RETRIES
+    assert waits[0] >= 0.2
+    assert waits[2] >= 0.8
 
 
 def test_lines_are_logged_while_the_stage_runs(
