@@ -15,7 +15,7 @@ from mixdpo.errors import ConfigError
 def keygen(file: Path) -> None:
     """Make a private key that signs versions, write it to FILE for your eyes alone, and print the public key."""
     from mixdpo.registry.keys import new_key, public_text
-    from mixdpo.registry.trust import SIGNER
+    from mixdpo.registry.variables import SIGNER
 
     click.echo(public_text(new_key(file).public_key()))
     click.echo(f"wrote {file}; give that line to registry.signing.trusted, and the file to ${SIGNER}", err=True)

@@ -27,7 +27,8 @@ def remote(root: Path, url: str, name: str) -> None:
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
 
-    from mixdpo.registry.location import S3Location, parse_location
+    from mixdpo.registry.location import parse_location
+    from mixdpo.registry.s3_location import S3Location
 
     place = parse_location(url, "URL", root)
     # without verify, DVC takes whatever lies there for what was pushed

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from mixdpo.errors import RegistryError
 from mixdpo.files import storage_errors
-from mixdpo.registry.trust import SIGNER
+from mixdpo.registry.variables import SIGNER
 
 PREFIX = "ed25519:"
 PRIVATE = 0o600

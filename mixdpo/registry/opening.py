@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from mixdpo.registry.location import registry_location
 from mixdpo.registry.registry import Registry
-from mixdpo.registry.trust import SIGNER, Trust
+from mixdpo.registry.trust import Trust
+from mixdpo.registry.variables import SIGNER
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

@@ -9,8 +9,8 @@ from botocore.loaders import create_loader
 from botocore.session import get_session
 
 from mixdpo import __version__
-from mixdpo.registry.location import S3Location
 from mixdpo.registry.s3_errors import s3_errors
+from mixdpo.registry.s3_location import S3Location
 
 ATTEMPTS = 6  # of each request, with exponential backoff and jitter; AWS_MAX_ATTEMPTS says otherwise
 CONNECTIONS = 32

@@ -24,7 +24,7 @@ from botocore.exceptions import (  # ConnectionError is botocore's, not Python's
 )
 
 from mixdpo.errors import MixDPOError, RegistryError, StorageError, TransientError
-from mixdpo.registry.location import S3Location
+from mixdpo.registry.s3_location import S3Location
 
 BROKEN = (ConnectionError, HTTPClientError, ResponseStreamingError, IncompleteReadError)  # what a connection can die of
 _NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound, SSOError)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from mixdpo.errors import StorageError
-from mixdpo.registry.location import S3Location
+from mixdpo.registry.s3_location import S3Location
 
 KEY = "probe/conditional-writes"
 BODY = b"mixdpo puts this twice: the second time must be refused.\n"

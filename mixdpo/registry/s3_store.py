@@ -11,9 +11,9 @@ from typing import BinaryIO
 
 from botocore.exceptions import ClientError
 
-from mixdpo.registry.location import S3Location
 from mixdpo.registry.s3_client import connect
 from mixdpo.registry.s3_errors import s3_errors, status
+from mixdpo.registry.s3_location import S3Location
 from mixdpo.registry.s3_probe import check_conditional_writes
 from mixdpo.registry.s3_stream import open_object, read_object
 from mixdpo.registry.s3_upload import Uploader, composite_digest

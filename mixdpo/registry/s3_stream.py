@@ -10,8 +10,8 @@ from typing import Any
 
 from botocore.exceptions import FlexibleChecksumError, IncompleteReadError
 
-from mixdpo.registry.location import S3Location
 from mixdpo.registry.s3_errors import BROKEN, s3_errors
+from mixdpo.registry.s3_location import S3Location
 from mixdpo.registry.store import CHUNK
 
 TRIES = 5  # to get one more byte

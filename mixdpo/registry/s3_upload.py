@@ -13,8 +13,8 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from mixdpo.errors import TransientError
-from mixdpo.registry.location import S3Location
 from mixdpo.registry.s3_errors import code, s3_errors, status
+from mixdpo.registry.s3_location import S3Location
 from mixdpo.registry.store import Sent, Stored, check_digest, chunks
 
 MAX_PARTS = 10_000  # S3 allows no more

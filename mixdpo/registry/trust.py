@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Self
 
 from mixdpo.errors import RegistryError
 from mixdpo.registry.store import Store, signature_key
+from mixdpo.registry.variables import SIGNER, TRUSTED
 
 if TYPE_CHECKING:  # what only reads unsigned versions needs no `cryptography`
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-VARIABLE = "MIXDPO_TRUSTED_KEYS"  # public keys, with commas or spaces between; where it is set, signatures are required
-SIGNER = "MIXDPO_SIGNING_KEY"  # the private key to sign with: a path, or the PEM text itself
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Trust:
     @classmethod
     def of_environment(cls) -> Self:
         """$MIXDPO_TRUSTED_KEYS: where it is set, if only to nothing, every version must be signed by one of them."""
-        given = os.environ.get(VARIABLE)
+        given = os.environ.get(TRUSTED)
         return cls() if given is None else cls(tuple(given.replace(",", " ").split()), required=True)
 
     def check(self, store: Store, name: str, manifest: str) -> None:
@@ -47,7 +45,7 @@ class Trust:
         others = f"but by {len(named)} others" if (named := signers(store, manifest)) else "nor by anyone else"
         raise RegistryError(
             f"{name}@sha256:{manifest} is not signed by a trusted key, {others}; trusted are "
-            f"{', '.join(self.keys) or 'none'} (registry.signing, ${VARIABLE}). Let an owner of one run "
+            f"{', '.join(self.keys) or 'none'} (registry.signing, ${TRUSTED}). Let an owner of one run "
             f"`mixdpo sign {name}@sha256:{manifest[:12]}`, or do not use it"
         )
 

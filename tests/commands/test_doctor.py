@@ -17,7 +17,7 @@ from mixdpo.cli import main
 from mixdpo.config import parse_params
 from mixdpo.doctor import Finding, machine, project, services, sharing
 from mixdpo.registry.keys import new_key, public_text
-from mixdpo.registry.trust import SIGNER, VARIABLE
+from mixdpo.registry.variables import SIGNER, TRUSTED
 
 ROOT = Path(__file__).parents[2]
 
@@ -248,7 +248,7 @@ def test_code_that_is_not_committed_is_a_warning(root: Path) -> None:
 
 
 def test_versions_that_nobody_could_use_are_a_failure(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(TRUSTED, raising=False)
     monkeypatch.delenv(SIGNER, raising=False)
     assert sharing.signatures(parse_params(values(), "test"), root).found == "versions are not signed, and need not be"
     public = public_text(new_key(root / "mine.pem").public_key())
@@ -261,5 +261,5 @@ def test_versions_that_nobody_could_use_are_a_failure(root: Path, monkeypatch: p
     (root / "mine.pem").chmod(0o644)
     assert "chmod 600" in sharing.signatures(params, root).found
     (root / "mine.pem").chmod(0o600)
-    monkeypatch.setenv(VARIABLE, "ed25519:nonsense")
+    monkeypatch.setenv(TRUSTED, "ed25519:nonsense")
     assert sharing.signatures(params, root).state == "fail"

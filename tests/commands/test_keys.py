@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from mixdpo.cli import main
 from mixdpo.registry import Registry
-from mixdpo.registry.trust import SIGNER, VARIABLE
+from mixdpo.registry.variables import SIGNER, TRUSTED
 
 ROOT = Path(__file__).parents[2]
 Cli = Callable[..., Result]
@@ -20,7 +20,7 @@ Cli = Callable[..., Result]
 @pytest.fixture
 def mixdpo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Runs a command in a project whose registry, beside it, has an unsigned reviews@v1."""
-    for name in (SIGNER, VARIABLE):
+    for name in (SIGNER, TRUSTED):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)

@@ -14,7 +14,7 @@ from mixdpo.cli import main
 from mixdpo.files import write_json
 from mixdpo.registry import Registry
 from mixdpo.registry.keys import key_id, new_key, public_text
-from mixdpo.registry.trust import VARIABLE
+from mixdpo.registry.variables import TRUSTED
 
 Cli = Callable[..., Result]
 
@@ -25,7 +25,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MIXDPO_REGISTRY", str(tmp_path / "registry"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(TRUSTED, raising=False)
     made = Registry(tmp_path / "registry")
     for number in (1, 2):
         run = tmp_path / f"run-{number}"
@@ -73,7 +73,7 @@ def test_who_signed_is_told_and_whether_that_was_verified(
     ann, bob = (new_key(tmp_path / name) for name in ("ann.pem", "bob.pem"))
     for key in (ann, bob):
         registry.sign("reviews@v2", key)
-    monkeypatch.setenv(VARIABLE, public_text(ann.public_key()))
+    monkeypatch.setenv(TRUSTED, public_text(ann.public_key()))
     assert json.loads(mixdpo("show", "reviews", "--json").output)["signed"] == {
         public_text(ann.public_key()): "trusted",
         key_id(bob.public_key()): "not verified",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mixdpo.registry import Registry, Version
-from mixdpo.registry.location import S3Location
+from mixdpo.registry.s3_location import S3Location
 
 from .proxy import Proxy, proxying
 from .servers import BUCKET, CLIENT, rclone, seaweed

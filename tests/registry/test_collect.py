@@ -21,7 +21,7 @@ from mixdpo.registry import lease as leases
 from mixdpo.registry.collect import collect
 from mixdpo.registry.file_store import FileStore
 from mixdpo.registry.lease import LEASES, PLANS, Lease, leave_note
-from mixdpo.registry.location import S3Location
+from mixdpo.registry.s3_location import S3Location
 from mixdpo.registry.s3_store import S3Store
 from mixdpo.registry.store import Sent, Store, Stored, blob_key, unwatched
 

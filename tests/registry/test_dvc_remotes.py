@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from dvc.repo import Repo
 
 from mixdpo.cli import main
-from mixdpo.registry.location import S3Location
 from mixdpo.registry.s3_client import connect
+from mixdpo.registry.s3_location import S3Location
 
 # pygtrie, which DVC uses, warns of its own future
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")

@@ -16,7 +16,7 @@ from mixdpo.errors import RegistryError, TransientError
 from mixdpo.registry import Registry, Version
 from mixdpo.registry.cache import BlobCache
 from mixdpo.registry.file_store import FileStore
-from mixdpo.registry.location import S3Location
+from mixdpo.registry.s3_location import S3Location
 from mixdpo.registry.s3_store import S3Store
 from mixdpo.registry.staging import staging
 

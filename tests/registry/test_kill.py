@@ -31,7 +31,7 @@ import hashlib, json, os, random, signal, sys, time
 from pathlib import Path
 from mixdpo.registry import Registry, registry_location
 from mixdpo.registry.decision import Decision, Rules, Ruling
-from mixdpo.registry.location import S3Location
+from mixdpo.registry.s3_location import S3Location
 from mixdpo.registry.s3_client import connect
 
 connect(S3Location("bucket"))  # its victims need not read botocore's description of S3 then

@@ -12,8 +12,8 @@ from mixdpo.data.arrivals import take
 from mixdpo.data.sources import read_reviews
 from mixdpo.errors import StorageError
 from mixdpo.layout import Layout
-from mixdpo.registry.location import S3Location
 from mixdpo.registry.s3_client import connect
+from mixdpo.registry.s3_location import S3Location
 
 DEMO = Path(__file__).parents[2] / "profiles" / "demo.yaml"
 COLUMNS = {"text": "text", "label": None, "stars": None, "user": None, "metadata": []}

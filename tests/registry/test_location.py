@@ -7,7 +7,8 @@ import pytest
 
 from mixdpo.errors import RegistryError
 from mixdpo.registry import registry_location
-from mixdpo.registry.location import S3Location, cache_directory
+from mixdpo.registry.location import cache_directory
+from mixdpo.registry.s3_location import S3Location
 
 
 def test_the_registry_is_where_the_nearest_setting_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

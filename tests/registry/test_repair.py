@@ -11,7 +11,7 @@ import pytest
 
 from mixdpo.errors import DataError
 from mixdpo.registry import Registry, Version
-from mixdpo.registry.location import S3Location
+from mixdpo.registry.s3_location import S3Location
 from mixdpo.registry.s3_store import S3Store
 from mixdpo.registry.store import blob_key, manifest_key
 

@@ -12,7 +12,7 @@ import pytest
 
 from mixdpo.errors import RegistryError, StorageError, TransientError
 from mixdpo.registry import Registry
-from mixdpo.registry.location import S3Location
+from mixdpo.registry.s3_location import S3Location
 from mixdpo.registry.s3_store import S3Store
 
 from .proxy import Fault, Proxy, corrupt, corrupt_request, drop, lose_reply, refuse, truncate

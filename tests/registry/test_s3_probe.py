@@ -9,7 +9,8 @@ import pytest
 
 from mixdpo.errors import StorageError
 from mixdpo.registry import Registry
-from mixdpo.registry.location import S3Location, check_bucket
+from mixdpo.registry.location import check_bucket
+from mixdpo.registry.s3_location import S3Location
 from mixdpo.registry.s3_probe import KEY
 from mixdpo.registry.s3_store import S3Store
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from mixdpo.errors import StorageError, TransientError
-from mixdpo.registry.location import S3Location
 from mixdpo.registry.s3_client import connect
+from mixdpo.registry.s3_location import S3Location
 from mixdpo.registry.s3_store import S3Store
 from mixdpo.registry.s3_upload import base64_sha256
 

@@ -14,8 +14,8 @@ import pytest
 from mixdpo.errors import RegistryError
 from mixdpo.registry import Registry
 from mixdpo.registry.file_store import FileStore
-from mixdpo.registry.location import S3Location
 from mixdpo.registry.log import SCHEMA, Entry
+from mixdpo.registry.s3_location import S3Location
 from mixdpo.registry.s3_store import S3Store
 from mixdpo.registry.store import Store, blob_key, entry_key
 

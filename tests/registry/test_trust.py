@@ -13,7 +13,8 @@ from mixdpo.registry import Registry, Version
 from mixdpo.registry.decision import Ruling
 from mixdpo.registry.keys import key_id, public_text
 from mixdpo.registry.store import blob_key, manifest_key, signature_key
-from mixdpo.registry.trust import SIGNER, VARIABLE, Trust
+from mixdpo.registry.trust import Trust
+from mixdpo.registry.variables import SIGNER, TRUSTED
 
 Publish = Callable[..., Version]
 ANN, BOB = (Ed25519PrivateKey.from_private_bytes(bytes([number] * 32)) for number in (1, 2))
@@ -38,7 +39,7 @@ def never(champion: Version | None) -> Ruling:
 
 @pytest.fixture(autouse=True)
 def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in (VARIABLE, SIGNER):
+    for variable in (TRUSTED, SIGNER):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -65,10 +66,10 @@ def test_the_environment_asks_for_signatures_too(
     publish: Publish, location: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish(1)
-    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.setenv(TRUSTED, "")
     with pytest.raises(RegistryError, match="trusted are none"):
         Registry(location).materialise("reviews")
-    monkeypatch.setenv(VARIABLE, f"{public_text(ANN.public_key())}, {public_text(BOB.public_key())}")
+    monkeypatch.setenv(TRUSTED, f"{public_text(ANN.public_key())}, {public_text(BOB.public_key())}")
     for strict in (Registry(location), Registry(location, trust(required=False))):
         with pytest.raises(RegistryError, match="is not signed by a trusted key"):
             strict.materialise("reviews")
@@ -77,7 +78,7 @@ def test_the_environment_asks_for_signatures_too(
     # what the project asks for holds beside it
     with pytest.raises(RegistryError, match="is not signed by a trusted key, but by 1 others"):
         Registry(location, trust(ANN)).materialise("reviews")
-    monkeypatch.setenv(VARIABLE, "nonsense")
+    monkeypatch.setenv(TRUSTED, "nonsense")
     with pytest.raises(RegistryError, match="'nonsense' is no public key"):
         Registry(location).materialise("reviews")
 
