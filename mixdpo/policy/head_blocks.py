@@ -12,6 +12,8 @@ from torch import Tensor
 CPU_BLOCK, GPU_BLOCK = 1 << 19, 1 << 26
 # a product of fewer columns is a slow one
 NARROWEST = 512
+# and so is one whose rows do not begin where a processor's vectors and cache lines do: up to a third slower
+ALIGNED = 64
 LOG2_E = math.log2(math.e)
 
 
@@ -30,7 +32,7 @@ class Block(NamedTuple):
 
 def blocks_of(target: Tensor, vocabulary: int) -> list[Block]:
     numbers = CPU_BLOCK if target.device.type == "cpu" else GPU_BLOCK
-    width = max(NARROWEST, numbers // max(1, len(target)))
+    width = max(NARROWEST, numbers // max(1, len(target)) // ALIGNED * ALIGNED)
     blocks = []
     for place, start in enumerate(range(0, vocabulary, width)):
         stop = min(start + width, vocabulary)
