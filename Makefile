@@ -32,7 +32,7 @@ repro: .venv/complete ## the same up to the report, by DVC alone
 	@$(BIN)/dvc repro
 
 test: .venv/complete ## run the tests, in two processes
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 3
 
 check: .venv/complete ## format, lint, types, configuration: what pre-commit and CI run too
 	@scripts/check
