@@ -31,7 +31,7 @@ run: .venv/complete ## the whole job on the profile in params.yaml, through Pref
 repro: .venv/complete ## the same up to the report, by DVC alone
 	@$(BIN)/dvc repro
 
-test: .venv/complete ## run the tests, in two processes
+test: .venv/complete ## run the tests, side by side
 	@$(BIN)/python -m pytest -n 3
 
 check: .venv/complete ## format, lint, types, configuration: what pre-commit and CI run too
