@@ -65,8 +65,9 @@ def changed_inputs(clone: Path, inputs: str) -> tuple[list[str], list[str]]:
             "this commit: `make setup` there, and run `mixdpo` of its .venv"
         ) from None
     found: set[str] = set()
-    for changes in status.values():
-        for change in changes:
+    for stage, changes in status.items():
+        # those of another dvc.yaml (studies/dvc.yaml:…) have no part in a version
+        for change in changes if ":" not in stage else ():
             modified = change.get("changed deps", {}) if isinstance(change, dict) else {}
             # what is deleted are results of stages, which are to be made now
             found |= {path for path, state in modified.items() if state == "modified"}

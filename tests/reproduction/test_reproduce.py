@@ -42,6 +42,14 @@ def run(empty_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     (root / ".gitignore").write_text("/rows.copy\n/registry\n/data\n.mixdpo\n", encoding="utf-8")
     (root / "data" / "external").mkdir(parents=True)
     (root / "data" / "external" / "rows.csv").write_text("a,b\n1,2\n", encoding="utf-8")
+    (root / "studies").mkdir()  # another graph, which was run with other code long ago
+    old = {"cmd": "true", "deps": [{"path": "../code.py", "hash": "md5", "md5": "0" * 32}]}
+    (root / "studies" / "dvc.yaml").write_text(
+        yaml.safe_dump({"stages": {"old": {"cmd": "true", "deps": ["../code.py"]}}}), encoding="utf-8"
+    )
+    (root / "studies" / "dvc.lock").write_text(
+        yaml.safe_dump({"schema": "2.0", "stages": {"old": old}}), encoding="utf-8"
+    )
     tool(root, "git", "add", "--all")
     tool(root, "git", "commit", "--quiet", "--message", "A stage")
     tool(root, "dvc", "repro", "--quiet")
